@@ -1,0 +1,12 @@
+//! Floor 0: plain values that every other room uses. Imports nothing of ours,
+//! reads no clock, does no I/O.
+
+pub mod hash;
+pub mod rng;
+pub mod slot;
+pub mod time;
+pub mod units;
+
+pub use hash::{KeyHash, KeyHasher};
+pub use slot::{SLOT_COUNT, Slot};
+pub use time::UnixMillis;

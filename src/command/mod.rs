@@ -1,0 +1,174 @@
+//! Floor 1: the vocabulary that all protocols share.
+//!
+//! A protocol turns bytes into an [`Op`] (or into one of the commands that the
+//! session answers itself); the engine executes the `Op` and writes its answer
+//! into a [`ReplySink`]. Neither knows the other.
+
+pub mod reply;
+
+pub use reply::{Payload, ReplySink, Value};
+
+use crate::base::UnixMillis;
+
+/// When a key shall expire, as a command says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Leave the deadline as it is (`KEEPTTL`, `GETEX` without options).
+    Keep,
+    /// No deadline (`PERSIST`, a plain `SET`).
+    Never,
+    /// So many milliseconds from the moment of execution. May be negative.
+    In(i64),
+    /// At this Unix time in milliseconds. May be negative or in the past.
+    At(i64),
+}
+
+/// The condition under which a write happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// Only if the key does not exist (`NX`).
+    Absent,
+    /// Only if the key exists (`XX`).
+    Present,
+}
+
+/// What a `SET` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetReply {
+    /// `OK`, or null when the condition did not hold (`SET`, `SETEX`).
+    Status,
+    /// 1 or 0 (`SETNX`).
+    Integer,
+    /// The value before, or null (`SET … GET`).
+    Old,
+}
+
+/// The condition of `EXPIRE` and its relatives. `Nx` excludes the others; `Xx`
+/// combines with `Gt` or `Lt`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpireCondition {
+    /// Only if the key has no deadline.
+    pub nx: bool,
+    /// Only if the key has a deadline.
+    pub xx: bool,
+    /// Only if the new deadline is later; no deadline counts as infinitely late.
+    pub gt: bool,
+    /// Only if the new deadline is earlier; no deadline counts as infinitely late.
+    pub lt: bool,
+}
+
+/// How `TTL` and its relatives express a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TtlUnit {
+    /// Remaining seconds, rounded to the nearest (`TTL`).
+    Seconds,
+    /// Remaining milliseconds (`PTTL`).
+    Millis,
+    /// The deadline in Unix seconds, rounded to the nearest (`EXPIRETIME`).
+    UnixSeconds,
+    /// The deadline in Unix milliseconds (`PEXPIRETIME`).
+    UnixMillis,
+}
+
+/// An operation on one key: what the engine executes. Which core executes it is
+/// decided by the key's slot; commands on several keys are split into these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// Answers the value, or null.
+    Get,
+    /// Writes a value.
+    Set {
+        /// The new value.
+        value: &'a [u8],
+        /// The new deadline.
+        expiry: Expiry,
+        /// When to write.
+        condition: Condition,
+        /// What to answer.
+        reply: SetReply,
+    },
+    /// Answers the value and deletes the key (`GETDEL`).
+    GetDel,
+    /// Answers the value and changes the deadline (`GETEX`).
+    GetEx {
+        /// The new deadline.
+        expiry: Expiry,
+    },
+    /// Appends to the value, keeps the deadline, answers the new length.
+    Append {
+        /// What to append.
+        tail: &'a [u8],
+    },
+    /// Answers the value's length, 0 for no key.
+    Strlen,
+    /// Adds to a decimal 64-bit integer, keeps the deadline, answers the result.
+    IncrBy {
+        /// What to add.
+        delta: i64,
+    },
+    /// Deletes the key; answers 1 if it existed, else 0.
+    Del,
+    /// Answers 1 if the key exists, else 0. Counts as a read of the key.
+    Exists,
+    /// Changes the deadline; answers 1 if it did, else 0. A deadline in the past deletes the key.
+    Expire {
+        /// The new deadline: `In` or `At`.
+        expiry: Expiry,
+        /// When to change it.
+        condition: ExpireCondition,
+    },
+    /// Answers the deadline: -2 without the key, -1 without a deadline.
+    Ttl(TtlUnit),
+    /// Removes the deadline; answers 1 if there was one, else 0.
+    Persist,
+    /// Answers the status `string`, or `none`.
+    Type,
+}
+
+impl Op<'_> {
+    /// Whether the operation may store bytes, and so may meet the memory limit.
+    pub const fn stores(&self) -> bool {
+        matches!(self, Op::Set { .. } | Op::Append { .. } | Op::IncrBy { .. })
+    }
+}
+
+/// Why an [`Op`] was refused. The texts are those of redis-server, which clients match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpError {
+    /// ERR value is not an integer or out of range
+    NotAnInteger,
+    /// ERR increment or decrement would overflow
+    Overflow,
+    /// ERR invalid expire time: the deadline does not fit 64 bits of milliseconds.
+    InvalidExpire,
+    /// ERR string exceeds maximum allowed size (the configured largest value)
+    TooLarge,
+    /// OOM command not allowed when used memory > 'maxmemory'.
+    OutOfMemory,
+}
+
+impl OpError {
+    /// The text after the `-`, with its code.
+    pub const fn message(self) -> &'static str {
+        match self {
+            OpError::NotAnInteger => "ERR value is not an integer or out of range",
+            OpError::Overflow => "ERR increment or decrement would overflow",
+            OpError::InvalidExpire => "ERR invalid expire time",
+            OpError::TooLarge => "ERR string exceeds maximum allowed size (limits.value_bytes)",
+            OpError::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+        }
+    }
+}
+
+/// What a scan is to find.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanFilter<'a> {
+    /// A glob pattern that keys must match.
+    pub pattern: Option<&'a [u8]>,
+    /// Whether the type asked for is one that can exist (`string`).
+    pub type_matches: bool,
+    /// When keys count as expired.
+    pub now: UnixMillis,
+}

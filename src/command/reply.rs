@@ -1,0 +1,73 @@
+//! Where answers go. The engine writes into a sink and does not know whether it
+//! encodes for RESP2, RESP3 or another protocol, for a socket or another core.
+
+use super::OpError;
+
+/// A value's bytes, borrowed from the arena: whole, or in the order of the
+/// pieces it is stored in.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'a> {
+    /// In one piece.
+    Whole(&'a [u8]),
+    /// In several; the length is their sum.
+    Pieces(&'a [&'a [u8]]),
+}
+
+impl Payload<'_> {
+    /// How many bytes the value has.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Whole(bytes) => bytes.len(),
+            Payload::Pieces(pieces) => pieces.iter().map(|p| p.len()).sum(),
+        }
+    }
+
+    /// Whether the value has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends the bytes to `out`.
+    #[inline]
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Payload::Whole(bytes) => out.extend_from_slice(bytes),
+            Payload::Pieces(pieces) => pieces.iter().for_each(|p| out.extend_from_slice(p)),
+        }
+    }
+}
+
+/// A stored value with what protocols tell about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    /// The bytes.
+    pub payload: Payload<'a>,
+    /// The number of the slot's write that stored it.
+    pub version: u64,
+    /// Unix milliseconds at which it expires, if it does.
+    pub expires_at: Option<u64>,
+}
+
+/// Takes an answer piece by piece, in the order of the protocol's reply.
+pub trait ReplySink {
+    /// A stored value.
+    fn value(&mut self, value: &Value<'_>);
+    /// A short status, such as `OK`.
+    fn status(&mut self, text: &str);
+    /// An integer.
+    fn integer(&mut self, n: i64);
+    /// Some bytes that are not a stored value.
+    fn bulk(&mut self, bytes: &[u8]);
+    /// Nothing there.
+    fn null(&mut self);
+    /// A list of `len` answers follows.
+    fn array(&mut self, len: usize);
+    /// A map of `pairs` key and value answers follows.
+    fn map(&mut self, pairs: usize);
+    /// A refusal: code and text, without a line end.
+    fn error(&mut self, message: &str);
+    /// A refused operation. `command` is its lower-case name where the text contains it.
+    fn refused(&mut self, error: OpError) {
+        self.error(error.message());
+    }
+}

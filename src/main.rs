@@ -1,0 +1,2 @@
+//! The server's entry.
+fn main() {}
