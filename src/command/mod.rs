@@ -4,11 +4,14 @@
 //! session answers itself); the engine executes the `Op` and writes its answer
 //! into a [`ReplySink`]. Neither knows the other.
 
+pub mod args;
 pub mod reply;
+pub mod syntax;
+pub mod table;
 
+pub use args::{Args, Span};
 pub use reply::{Payload, ReplySink, Value};
-
-use crate::base::UnixMillis;
+pub use syntax::SyntaxError;
 
 /// When a key shall expire, as a command says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +131,36 @@ pub enum Op<'a> {
 }
 
 impl Op<'_> {
+    /// The bytes that the operation stores; empty for one that stores none.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Op::Set { value, .. } => value,
+            Op::Append { tail } => tail,
+            _ => &[],
+        }
+    }
+
+    /// The same operation on other bytes: how it travels apart from its bytes.
+    #[inline]
+    pub fn with_bytes<'b>(&self, bytes: &'b [u8]) -> Op<'b> {
+        match *self {
+            Op::Set { expiry, condition, reply, .. } => Op::Set { value: bytes, expiry, condition, reply },
+            Op::Append { .. } => Op::Append { tail: bytes },
+            Op::Get => Op::Get,
+            Op::GetDel => Op::GetDel,
+            Op::GetEx { expiry } => Op::GetEx { expiry },
+            Op::Strlen => Op::Strlen,
+            Op::IncrBy { delta } => Op::IncrBy { delta },
+            Op::Del => Op::Del,
+            Op::Exists => Op::Exists,
+            Op::Expire { expiry, condition } => Op::Expire { expiry, condition },
+            Op::Ttl(unit) => Op::Ttl(unit),
+            Op::Persist => Op::Persist,
+            Op::Type => Op::Type,
+        }
+    }
+
     /// Whether the operation may store bytes, and so may meet the memory limit.
     pub const fn stores(&self) -> bool {
         matches!(self, Op::Set { .. } | Op::Append { .. } | Op::IncrBy { .. })
@@ -162,13 +195,3 @@ impl OpError {
     }
 }
 
-/// What a scan is to find.
-#[derive(Clone, Copy, Debug)]
-pub struct ScanFilter<'a> {
-    /// A glob pattern that keys must match.
-    pub pattern: Option<&'a [u8]>,
-    /// Whether the type asked for is one that can exist (`string`).
-    pub type_matches: bool,
-    /// When keys count as expired.
-    pub now: UnixMillis,
-}

@@ -1,0 +1,306 @@
+//! From arguments to an [`Op`]: one function for each shape of command. The
+//! texts of refusals are redis-server's, which clients match on.
+
+use super::{Args, Condition, ExpireCondition, Expiry, Op, SetReply, TtlUnit};
+
+/// Why a request was refused before it reached the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyntaxError {
+    /// ERR syntax error
+    Syntax,
+    /// ERR value is not an integer or out of range
+    NotAnInteger,
+    /// ERR invalid expire time in 'NAME' command
+    InvalidExpire,
+    /// ERR wrong number of arguments for 'NAME' command
+    WrongArity,
+    /// A fixed text of one command.
+    Other(&'static str),
+}
+
+impl SyntaxError {
+    /// Writes code and text; `command` is the name as it appears in the text.
+    pub fn describe(self, command: &str) -> String {
+        match self {
+            SyntaxError::Syntax => "ERR syntax error".into(),
+            SyntaxError::NotAnInteger => "ERR value is not an integer or out of range".into(),
+            SyntaxError::InvalidExpire => format!("ERR invalid expire time in '{command}' command"),
+            SyntaxError::WrongArity => format!("ERR wrong number of arguments for '{command}' command"),
+            SyntaxError::Other(text) => text.into(),
+        }
+    }
+}
+
+type Parsed<'a> = Result<Op<'a>, SyntaxError>;
+
+/// `EX 5`, `PX 5`, `EXAT t`, `PXAT t`: a unit word and a positive number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Ex,
+    Px,
+    ExAt,
+    PxAt,
+}
+
+impl Unit {
+    fn from_word(word: &[u8]) -> Option<Unit> {
+        const WORDS: [(&str, Unit); 4] = [("ex", Unit::Ex), ("px", Unit::Px), ("exat", Unit::ExAt), ("pxat", Unit::PxAt)];
+        WORDS.iter().find(|(w, _)| word.eq_ignore_ascii_case(w.as_bytes())).map(|&(_, unit)| unit)
+    }
+
+    /// The deadline that `amount` of this unit means. Zero and negative are refused.
+    fn positive(self, amount: i64) -> Result<Expiry, SyntaxError> {
+        if amount <= 0 {
+            return Err(SyntaxError::InvalidExpire);
+        }
+        self.any(amount)
+    }
+
+    fn any(self, amount: i64) -> Result<Expiry, SyntaxError> {
+        let seconds = matches!(self, Unit::Ex | Unit::ExAt);
+        let millis = if seconds { amount.checked_mul(1000) } else { Some(amount) }.ok_or(SyntaxError::InvalidExpire)?;
+        Ok(if matches!(self, Unit::Ex | Unit::Px) { Expiry::In(millis) } else { Expiry::At(millis) })
+    }
+}
+
+/// `GET key`
+pub fn get(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Get)
+}
+
+/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
+pub fn set(args: Args<'_>) -> Parsed<'_> {
+    let (mut condition, mut reply) = (Condition::Always, SetReply::Status);
+    let mut keep = false;
+    let mut deadline: Option<(Unit, usize)> = None;
+    let mut i = 3;
+    while i < args.len() {
+        let word = args.get(i);
+        if word.eq_ignore_ascii_case(b"nx") && condition != Condition::Present {
+            condition = Condition::Absent;
+        } else if word.eq_ignore_ascii_case(b"xx") && condition != Condition::Absent {
+            condition = Condition::Present;
+        } else if word.eq_ignore_ascii_case(b"get") {
+            reply = SetReply::Old;
+        } else if word.eq_ignore_ascii_case(b"keepttl") && deadline.is_none() {
+            keep = true;
+        } else if let Some(unit) = Unit::from_word(word)
+            && !keep
+            && deadline.is_none_or(|(before, _)| before == unit)
+            && i + 1 < args.len()
+        {
+            deadline = Some((unit, i + 1));
+            i += 1;
+        } else {
+            return Err(SyntaxError::Syntax);
+        }
+        i += 1;
+    }
+    let expiry = match deadline {
+        Some((unit, at)) => unit.positive(args.integer(at)?)?,
+        None if keep => Expiry::Keep,
+        None => Expiry::Never,
+    };
+    Ok(Op::Set { value: args.get(2), expiry, condition, reply })
+}
+
+fn set_with_expiry(args: Args<'_>, unit: Unit) -> Parsed<'_> {
+    let expiry = unit.positive(args.integer(2)?)?;
+    Ok(Op::Set { value: args.get(3), expiry, condition: Condition::Always, reply: SetReply::Status })
+}
+
+/// `SETEX key seconds value`
+pub fn setex(args: Args<'_>) -> Parsed<'_> {
+    set_with_expiry(args, Unit::Ex)
+}
+
+/// `PSETEX key milliseconds value`
+pub fn psetex(args: Args<'_>) -> Parsed<'_> {
+    set_with_expiry(args, Unit::Px)
+}
+
+/// `SETNX key value`
+pub fn setnx(args: Args<'_>) -> Parsed<'_> {
+    let (expiry, condition) = (Expiry::Never, Condition::Absent);
+    Ok(Op::Set { value: args.get(2), expiry, condition, reply: SetReply::Integer })
+}
+
+/// `GETSET key value`
+pub fn getset(args: Args<'_>) -> Parsed<'_> {
+    let (expiry, condition) = (Expiry::Never, Condition::Always);
+    Ok(Op::Set { value: args.get(2), expiry, condition, reply: SetReply::Old })
+}
+
+/// One pair of `MSET`: a plain write of `value`.
+pub fn plain_set(value: &[u8]) -> Op<'_> {
+    Op::Set { value, expiry: Expiry::Never, condition: Condition::Always, reply: SetReply::Status }
+}
+
+/// `GETDEL key`
+pub fn getdel(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::GetDel)
+}
+
+/// `GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]`
+pub fn getex(args: Args<'_>) -> Parsed<'_> {
+    let mut persist = false;
+    let mut deadline: Option<(Unit, usize)> = None;
+    let mut i = 2;
+    while i < args.len() {
+        if args.is(i, "persist") && deadline.is_none() {
+            persist = true;
+        } else if let Some(unit) = Unit::from_word(args.get(i))
+            && !persist
+            && deadline.is_none_or(|(before, _)| before == unit)
+            && i + 1 < args.len()
+        {
+            deadline = Some((unit, i + 1));
+            i += 1;
+        } else {
+            return Err(SyntaxError::Syntax);
+        }
+        i += 1;
+    }
+    let expiry = match deadline {
+        Some((unit, at)) => unit.positive(args.integer(at)?)?,
+        None if persist => Expiry::Never,
+        None => Expiry::Keep,
+    };
+    Ok(Op::GetEx { expiry })
+}
+
+/// `APPEND key value`
+pub fn append(args: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Append { tail: args.get(2) })
+}
+
+/// `STRLEN key`
+pub fn strlen(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Strlen)
+}
+
+/// `INCR key`
+pub fn incr(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::IncrBy { delta: 1 })
+}
+
+/// `DECR key`
+pub fn decr(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::IncrBy { delta: -1 })
+}
+
+/// `INCRBY key increment`
+pub fn incrby(args: Args<'_>) -> Parsed<'_> {
+    Ok(Op::IncrBy { delta: args.integer(2)? })
+}
+
+/// `DECRBY key decrement`
+pub fn decrby(args: Args<'_>) -> Parsed<'_> {
+    let delta = args.integer(2)?.checked_neg().ok_or(SyntaxError::Other("ERR decrement would overflow"))?;
+    Ok(Op::IncrBy { delta })
+}
+
+fn expire_with_unit(args: Args<'_>, unit: Unit) -> Parsed<'_> {
+    let amount = args.integer(2);
+    let mut condition = ExpireCondition::default();
+    for word in args.from(3) {
+        match word.to_ascii_lowercase().as_slice() {
+            b"nx" => condition.nx = true,
+            b"xx" => condition.xx = true,
+            b"gt" => condition.gt = true,
+            b"lt" => condition.lt = true,
+            _ => return Err(SyntaxError::Other("ERR Unsupported option")),
+        }
+    }
+    if condition.nx && (condition.xx || condition.gt || condition.lt) {
+        return Err(SyntaxError::Other("ERR NX and XX, GT or LT options at the same time are not compatible"));
+    }
+    if condition.gt && condition.lt {
+        return Err(SyntaxError::Other("ERR GT and LT options at the same time are not compatible"));
+    }
+    Ok(Op::Expire { expiry: unit.any(amount?)?, condition })
+}
+
+/// `EXPIRE key seconds [NX | XX | GT | LT]`
+pub fn expire(args: Args<'_>) -> Parsed<'_> {
+    expire_with_unit(args, Unit::Ex)
+}
+
+/// `PEXPIRE key milliseconds [NX | XX | GT | LT]`
+pub fn pexpire(args: Args<'_>) -> Parsed<'_> {
+    expire_with_unit(args, Unit::Px)
+}
+
+/// `EXPIREAT key unix-seconds [NX | XX | GT | LT]`
+pub fn expireat(args: Args<'_>) -> Parsed<'_> {
+    expire_with_unit(args, Unit::ExAt)
+}
+
+/// `PEXPIREAT key unix-milliseconds [NX | XX | GT | LT]`
+pub fn pexpireat(args: Args<'_>) -> Parsed<'_> {
+    expire_with_unit(args, Unit::PxAt)
+}
+
+/// `TTL key`
+pub fn ttl(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Ttl(TtlUnit::Seconds))
+}
+
+/// `PTTL key`
+pub fn pttl(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Ttl(TtlUnit::Millis))
+}
+
+/// `EXPIRETIME key`
+pub fn expiretime(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Ttl(TtlUnit::UnixSeconds))
+}
+
+/// `PEXPIRETIME key`
+pub fn pexpiretime(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Ttl(TtlUnit::UnixMillis))
+}
+
+/// `PERSIST key`
+pub fn persist(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Persist)
+}
+
+/// `TYPE key`
+pub fn type_of(_: Args<'_>) -> Parsed<'_> {
+    Ok(Op::Type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::Span;
+    use super::*;
+
+    fn parse(f: fn(Args<'_>) -> Parsed<'_>, line: &str) -> Result<String, SyntaxError> {
+        let mut spans = Vec::new();
+        let mut at = 0;
+        for word in line.split(' ') {
+            spans.push(Span::new(at, at + word.len()));
+            at += word.len() + 1;
+        }
+        f(Args::new(line.as_bytes(), &spans)).map(|op| format!("{op:?}"))
+    }
+
+    #[test]
+    fn set_options_conflict_as_in_redis() {
+        for bad in ["set k v nx xx", "set k v ex 1 px 1", "set k v ex 1 keepttl", "set k v keepttl ex 1", "set k v ex", "set k v what"] {
+            assert_eq!(parse(set, bad), Err(SyntaxError::Syntax), "{bad}");
+        }
+        assert_eq!(parse(set, "set k v EX 0"), Err(SyntaxError::InvalidExpire));
+        assert_eq!(parse(set, "set k v EX 9223372036854775807"), Err(SyntaxError::InvalidExpire));
+        assert_eq!(parse(set, "set k v PX one"), Err(SyntaxError::NotAnInteger));
+        assert!(parse(set, "set k v xx get EXAT 5").unwrap().contains("At(5000)"));
+    }
+
+    #[test]
+    fn expire_conditions_conflict_as_in_redis() {
+        assert!(matches!(parse(expire, "expire k 1 nx gt"), Err(SyntaxError::Other(_))));
+        assert!(matches!(parse(expire, "expire k 1 gt lt"), Err(SyntaxError::Other(_))));
+        assert!(parse(expire, "expire k -5 xx gt").unwrap().contains("In(-5000)"));
+    }
+}

@@ -1,0 +1,3 @@
+//! Floor 2: bytes to requests and replies to bytes. Pure: no sockets, no engine.
+
+pub mod resp;

@@ -1,0 +1,206 @@
+//! Writes replies in RESP2 or RESP3.
+
+use crate::command::{OpError, Payload, ReplySink, Value};
+
+/// The version a connection speaks, chosen by `HELLO`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// The default of a new connection.
+    #[default]
+    Resp2,
+    /// Adds maps, nulls and pushes of their own.
+    Resp3,
+}
+
+/// Writes one command's reply at the end of a buffer.
+pub struct Encoder<'a> {
+    out: &'a mut Vec<u8>,
+    version: Version,
+    command: &'a str,
+}
+
+impl<'a> Encoder<'a> {
+    /// An encoder for the reply of `command`, whose name some errors contain.
+    #[inline]
+    pub fn new(out: &'a mut Vec<u8>, version: Version, command: &'a str) -> Self {
+        Self { out, version, command }
+    }
+
+    /// The version in which this encoder writes.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// A list of which nothing is known; null where the whole list is missing.
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(if self.version == Version::Resp3 { b"_\r\n" } else { b"*-1\r\n" });
+    }
+
+    /// A set of `len` answers follows.
+    pub fn set(&mut self, len: usize) {
+        self.head(if self.version == Version::Resp3 { b'~' } else { b'*' }, len as u64);
+    }
+
+    /// Text for people: verbatim in RESP3, a bulk string in RESP2.
+    pub fn text(&mut self, text: &str) {
+        if self.version == Version::Resp3 {
+            self.head(b'=', text.len() as u64 + 4);
+            self.out.extend_from_slice(b"txt:");
+            self.line(text.as_bytes());
+        } else {
+            self.bulk(text.as_bytes());
+        }
+    }
+
+    /// Bytes that are a reply already, written on another core.
+    pub fn encoded(&mut self, reply: &[u8]) {
+        self.out.extend_from_slice(reply);
+    }
+
+    #[inline]
+    fn head(&mut self, kind: u8, n: u64) {
+        let mut text = [0u8; 24];
+        text[0] = kind;
+        let end = 1 + write_decimal(&mut text[1..], n);
+        text[end] = b'\r';
+        text[end + 1] = b'\n';
+        self.out.extend_from_slice(&text[..end + 2]);
+    }
+
+    #[inline]
+    fn line(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes `n` in decimal at the start of `out` and answers its length.
+#[inline]
+fn write_decimal(out: &mut [u8], mut n: u64) -> usize {
+    if n < 10 {
+        out[0] = b'0' + n as u8;
+        return 1;
+    }
+    if n < 100 {
+        out[0] = b'0' + (n / 10) as u8;
+        out[1] = b'0' + (n % 10) as u8;
+        return 2;
+    }
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    while n > 0 {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+    let len = digits.len() - at;
+    out[..len].copy_from_slice(&digits[at..]);
+    len
+}
+
+impl ReplySink for Encoder<'_> {
+    #[inline]
+    fn value(&mut self, value: &Value<'_>) {
+        match value.payload {
+            Payload::Whole(bytes) => self.bulk(bytes),
+            Payload::Pieces(pieces) => {
+                self.out.reserve(value.payload.len() + 32);
+                self.head(b'$', value.payload.len() as u64);
+                pieces.iter().for_each(|p| self.out.extend_from_slice(p));
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    #[inline]
+    fn status(&mut self, text: &str) {
+        if text == "OK" {
+            self.out.extend_from_slice(b"+OK\r\n");
+            return;
+        }
+        self.out.push(b'+');
+        self.line(text.as_bytes());
+    }
+
+    #[inline]
+    fn integer(&mut self, n: i64) {
+        if n >= 0 {
+            self.head(b':', n as u64);
+        } else {
+            self.out.push(b':');
+            self.head(b'-', n.unsigned_abs());
+        }
+    }
+
+    #[inline]
+    fn bulk(&mut self, bytes: &[u8]) {
+        self.head(b'$', bytes.len() as u64);
+        self.line(bytes);
+    }
+
+    #[inline]
+    fn null(&mut self) {
+        self.out.extend_from_slice(if self.version == Version::Resp3 { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    fn array(&mut self, len: usize) {
+        self.head(b'*', len as u64);
+    }
+
+    fn map(&mut self, pairs: usize) {
+        if self.version == Version::Resp3 { self.head(b'%', pairs as u64) } else { self.head(b'*', 2 * pairs as u64) }
+    }
+
+    fn error(&mut self, message: &str) {
+        self.out.push(b'-');
+        // A line end within the text would end the reply early.
+        self.out.extend(message.bytes().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn refused(&mut self, error: OpError) {
+        match error {
+            OpError::InvalidExpire => self.error(&format!("ERR invalid expire time in '{}' command", self.command)),
+            _ => self.error(error.message()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(version: Version, f: impl FnOnce(&mut Encoder<'_>)) -> String {
+        let mut out = Vec::new();
+        f(&mut Encoder::new(&mut out, version, "set"));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_two_versions_differ_where_they_should() {
+        let (two, three) = (Version::Resp2, Version::Resp3);
+        assert_eq!(written(two, |e| e.null()), "$-1\r\n");
+        assert_eq!(written(three, |e| e.null()), "_\r\n");
+        assert_eq!(written(two, |e| e.map(3)), "*6\r\n");
+        assert_eq!(written(three, |e| e.map(3)), "%3\r\n");
+        assert_eq!(written(two, |e| e.text("hi")), "$2\r\nhi\r\n");
+        assert_eq!(written(three, |e| e.text("hi")), "=6\r\ntxt:hi\r\n");
+        assert_eq!(written(two, |e| e.error("ERR a\r\nb")), "-ERR a  b\r\n");
+        assert_eq!(written(two, |e| e.refused(OpError::InvalidExpire)), "-ERR invalid expire time in 'set' command\r\n");
+    }
+
+    #[test]
+    fn a_value_in_pieces_is_one_reply() {
+        let pieces: [&[u8]; 3] = [b"ab", b"", b"cde"];
+        let value = Value { payload: Payload::Pieces(&pieces), version: 1, expires_at: None };
+        assert_eq!(written(Version::Resp2, |e| e.value(&value)), "$5\r\nabcde\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn integers_are_written_in_decimal(n in any::<i64>()) {
+            prop_assert_eq!(written(Version::Resp2, |e| e.integer(n)), format!(":{n}\r\n"));
+        }
+    }
+}

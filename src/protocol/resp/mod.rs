@@ -1,0 +1,9 @@
+//! RESP2 and RESP3, the protocol of Redis clients, and its inline form.
+
+mod encoder;
+mod inline;
+mod parser;
+
+pub use encoder::{Encoder, Version};
+pub use inline::split_inline;
+pub use parser::{Frame, Limits, Parser, Progress, ProtocolError, Skipper};
