@@ -22,4 +22,5 @@
 pub mod base;
 pub mod command;
 pub mod engine;
+pub mod node;
 pub mod protocol;

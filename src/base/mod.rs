@@ -1,6 +1,7 @@
 //! Floor 0: plain values that every other room uses. Imports nothing of ours,
 //! reads no clock, does no I/O.
 
+pub mod glob;
 pub mod hash;
 pub mod rng;
 pub mod slot;

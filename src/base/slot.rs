@@ -9,6 +9,9 @@ pub const SLOT_COUNT: usize = 16_384;
 pub struct Slot(u16);
 
 impl Slot {
+    /// Slot 0.
+    pub const FIRST: Slot = Slot(0);
+
     /// The slot numbered `n`, or `None` if there is no such slot.
     pub const fn new(n: u16) -> Option<Self> {
         if (n as usize) < SLOT_COUNT { Some(Self(n)) } else { None }

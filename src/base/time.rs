@@ -44,6 +44,11 @@ impl WallClock {
         self.now()
     }
 
+    /// The time as last answered, in microseconds.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
     /// The time as last answered.
     pub fn now(&self) -> UnixMillis {
         UnixMillis(self.now_us / 1000)

@@ -119,7 +119,9 @@ mod tests {
         assert_eq!(parse_integer(b"0"), Some(0));
         assert_eq!(parse_integer(b"-9223372036854775808"), Some(i64::MIN));
         assert_eq!(parse_integer(b"9223372036854775807"), Some(i64::MAX));
-        for bad in [&b""[..], b"-", b"+1", b"01", b"-0", b" 1", b"1 ", b"9223372036854775808", b"1e3", b"99999999999999999999"] {
+        for bad in
+            [&b""[..], b"-", b"+1", b"01", b"-0", b" 1", b"1 ", b"9223372036854775808", b"1e3", b"99999999999999999999"]
+        {
             assert_eq!(parse_integer(bad), None, "{:?}", String::from_utf8_lossy(bad));
         }
     }

@@ -44,7 +44,8 @@ enum Unit {
 
 impl Unit {
     fn from_word(word: &[u8]) -> Option<Unit> {
-        const WORDS: [(&str, Unit); 4] = [("ex", Unit::Ex), ("px", Unit::Px), ("exat", Unit::ExAt), ("pxat", Unit::PxAt)];
+        const WORDS: [(&str, Unit); 4] =
+            [("ex", Unit::Ex), ("px", Unit::Px), ("exat", Unit::ExAt), ("pxat", Unit::PxAt)];
         WORDS.iter().find(|(w, _)| word.eq_ignore_ascii_case(w.as_bytes())).map(|&(_, unit)| unit)
     }
 
@@ -288,7 +289,14 @@ mod tests {
 
     #[test]
     fn set_options_conflict_as_in_redis() {
-        for bad in ["set k v nx xx", "set k v ex 1 px 1", "set k v ex 1 keepttl", "set k v keepttl ex 1", "set k v ex", "set k v what"] {
+        for bad in [
+            "set k v nx xx",
+            "set k v ex 1 px 1",
+            "set k v ex 1 keepttl",
+            "set k v keepttl ex 1",
+            "set k v ex",
+            "set k v what",
+        ] {
             assert_eq!(parse(set, bad), Err(SyntaxError::Syntax), "{bad}");
         }
         assert_eq!(parse(set, "set k v EX 0"), Err(SyntaxError::InvalidExpire));

@@ -187,7 +187,10 @@ mod tests {
         assert_eq!(written(two, |e| e.text("hi")), "$2\r\nhi\r\n");
         assert_eq!(written(three, |e| e.text("hi")), "=6\r\ntxt:hi\r\n");
         assert_eq!(written(two, |e| e.error("ERR a\r\nb")), "-ERR a  b\r\n");
-        assert_eq!(written(two, |e| e.refused(OpError::InvalidExpire)), "-ERR invalid expire time in 'set' command\r\n");
+        assert_eq!(
+            written(two, |e| e.refused(OpError::InvalidExpire)),
+            "-ERR invalid expire time in 'set' command\r\n"
+        );
     }
 
     #[test]

@@ -1,0 +1,22 @@
+//! Floor 4: sockets, threads, clocks. The only room that knows glommio and io_uring.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `ring` | one io_uring a core: accept, receive, send; the second room of `unsafe` |
+//! | `core` | one core's loop: completions to the node, the node's wishes to the ring |
+//! | `connection` | the table of connections and what each waits for |
+//! | `idle` | when to spin and when to park |
+//! | `mesh` | mailboxes between cores |
+//! | `server` | start, the control thread's side, stop |
+//! | `listen`, `clock` | listening sockets; the time |
+
+pub mod clock;
+mod connection;
+mod core;
+mod idle;
+mod listen;
+pub mod mesh;
+pub mod ring;
+mod server;
+
+pub use server::{Server, StartError};

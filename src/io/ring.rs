@@ -1,0 +1,512 @@
+//! The data ring: one io_uring a core, and the second room where `unsafe` lives.
+//!
+//! What the kernel may touch while a request is under way is owned here and
+//! nowhere else: receive buffers are lent out as [`Lent`] and taken back, and a
+//! buffer to send is moved in and comes back with its completion. So no caller
+//! can free or change memory that the kernel still uses.
+//!
+//! One ring belongs to one thread (`SINGLE_ISSUER`), and completions are made only
+//! when that thread enters (`DEFER_TASKRUN`): no interrupt disturbs a turn.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+/// Submissions that fit before the ring must be entered.
+const SUBMISSIONS_MAX: u32 = 1024;
+/// Completions that fit before the kernel keeps them aside.
+const COMPLETIONS_MAX: u32 = 4096;
+/// Receive buffers. A power of two, at most 32,768.
+const BUFFERS: u16 = 512;
+/// Bytes of one receive buffer.
+const BUFFER_BYTES: usize = 8 << 10;
+/// The id under which the kernel knows the receive buffers.
+const BUFFER_GROUP: u16 = 0;
+/// Memory that a ring holds for receiving, whatever the number of connections.
+pub const RECEIVE_BYTES: u64 = BUFFERS as u64 * BUFFER_BYTES as u64;
+
+const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS <= 32_768, "the kernel's rule for buffer rings");
+
+/// What a request was for, with the number that its owner gave it.
+///
+/// ```text
+/// user_data  63      56 55                        32 31                         0
+///            [ kind    ][ generation (24)          ][ index                      ]
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The owner's index: a connection or a listener.
+    pub index: u32,
+    /// Tells it from an earlier owner of the same index; the low 24 bits count.
+    pub generation: u32,
+}
+
+const KIND_SHIFT: u32 = 56;
+const GENERATION_SHIFT: u32 = 32;
+const GENERATION_MASK: u32 = 0xff_ffff;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Accept = 1,
+    Receive,
+    Send,
+    Shutdown,
+    Cancel,
+    Wake,
+    Poll,
+}
+
+impl Kind {
+    fn of(user_data: u64) -> Option<Kind> {
+        const KINDS: [Kind; 7] =
+            [Kind::Accept, Kind::Receive, Kind::Send, Kind::Shutdown, Kind::Cancel, Kind::Wake, Kind::Poll];
+        KINDS.into_iter().find(|&kind| kind as u64 == user_data >> KIND_SHIFT)
+    }
+}
+
+fn pack(kind: Kind, key: Key) -> u64 {
+    (kind as u64) << KIND_SHIFT
+        | u64::from(key.generation & GENERATION_MASK) << GENERATION_SHIFT
+        | u64::from(key.index)
+}
+
+fn unpack(user_data: u64) -> Key {
+    Key { index: user_data as u32, generation: (user_data >> GENERATION_SHIFT) as u32 & GENERATION_MASK }
+}
+
+impl Key {
+    /// Whether a completion for this key is meant for an owner of `generation`.
+    #[inline]
+    pub fn is_generation(&self, generation: u32) -> bool {
+        self.generation == generation & GENERATION_MASK
+    }
+}
+
+/// A receive buffer with bytes in it. Give it back with [`Ring::recycle`].
+#[derive(Debug)]
+#[must_use = "a buffer that is not given back is lost to the ring"]
+pub struct Lent {
+    id: u16,
+    len: u32,
+}
+
+/// What became of a receive.
+#[derive(Debug)]
+pub enum Received {
+    /// Bytes arrived.
+    Data(Lent),
+    /// The peer has closed its side.
+    End,
+    /// All receive buffers were lent out.
+    Starved,
+    /// It was cancelled.
+    Cancelled,
+    /// The connection is broken.
+    Failed(io::Error),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Completion {
+    /// A connection, or why there is none. `armed`: whether more will follow by themselves.
+    Accepted {
+        /// The listener.
+        key: Key,
+        /// The connection.
+        result: io::Result<OwnedFd>,
+        /// Whether the accept goes on.
+        armed: bool,
+    },
+    /// Something about receiving. `armed`: whether more will follow by themselves.
+    Received {
+        /// The connection.
+        key: Key,
+        /// What it was.
+        outcome: Received,
+        /// Whether the receive goes on.
+        armed: bool,
+    },
+    /// All of a buffer was sent, or the connection is broken. The buffer comes back.
+    Sent {
+        /// The connection.
+        key: Key,
+        /// What was to be sent.
+        buffer: Vec<u8>,
+        /// Whether it was.
+        result: io::Result<()>,
+    },
+    /// Another core has put something into a mailbox.
+    Woken,
+    /// The watched descriptor can be read.
+    Readable,
+}
+
+/// A send under way.
+struct Sending {
+    key: Key,
+    fd: RawFd,
+    buffer: Vec<u8>,
+    sent: usize,
+}
+
+/// One core's ring.
+pub struct Ring {
+    // Fields drop in order: the ring first, so that the kernel lets go of the
+    // memory below before it is freed.
+    ring: IoUring,
+    buffers: Buffers,
+    sending: Vec<Option<Sending>>,
+    sending_free: Vec<u32>,
+    sends_queued: usize,
+}
+
+/// Memory that the kernel fills: a ring of descriptors and the buffers behind it.
+struct Buffers {
+    /// Page-aligned: descriptors first, then the buffers.
+    base: *mut u8,
+    bytes: usize,
+    tail: u16,
+}
+
+const PAGE_BYTES: usize = 4096;
+const DESCRIPTOR_BYTES: usize = (BUFFERS as usize * size_of::<BufRingEntry>()).next_multiple_of(PAGE_BYTES);
+
+impl Buffers {
+    fn map() -> io::Result<Self> {
+        let bytes = DESCRIPTOR_BYTES + BUFFERS as usize * BUFFER_BYTES;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { base: base.cast(), bytes, tail: 0 })
+    }
+
+    fn buffer(&self, id: u16) -> *mut u8 {
+        assert!(id < BUFFERS);
+        // SAFETY: `id` is below BUFFERS, so the offset stays inside the mapping made by `map`.
+        unsafe { self.base.add(DESCRIPTOR_BYTES + usize::from(id) * BUFFER_BYTES) }
+    }
+
+    /// Puts a buffer at the tail of the ring, for the kernel to see at the next [`Buffers::publish`].
+    fn offer(&mut self, id: u16) {
+        let address = self.buffer(id) as u64;
+        let at = usize::from(self.tail & (BUFFERS - 1));
+        // SAFETY: `at` is below BUFFERS, so the entry lies in the descriptor part of the mapping, which is
+        // page-aligned and zeroed at first; the kernel reads an entry only after the tail has passed it.
+        let entry = unsafe { &mut *self.base.cast::<BufRingEntry>().add(at) };
+        entry.set_addr(address);
+        entry.set_len(BUFFER_BYTES as u32);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Makes the offered buffers visible to the kernel.
+    fn publish(&mut self) {
+        // SAFETY: `base` is the address of the first entry of the ring, as `tail` demands, and lives as long as
+        // self; the kernel reads this word concurrently, hence the atomic store.
+        let tail = unsafe { &*BufRingEntry::tail(self.base.cast()).cast::<AtomicU16>() };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length. The ring is closed before (field order in
+        // `Ring`) and its requests were cancelled, so the kernel no longer writes here.
+        unsafe { libc::munmap(self.base.cast(), self.bytes) };
+    }
+}
+
+impl Ring {
+    /// A ring for the calling thread.
+    ///
+    /// # Errors
+    /// The kernel does not allow it, or lacks what the ring needs (Linux 6.1).
+    pub fn new() -> io::Result<Self> {
+        let build = |no_array: bool| {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(COMPLETIONS_MAX).setup_clamp().setup_submit_all();
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            if no_array {
+                builder.setup_no_sqarray();
+            }
+            builder.build(SUBMISSIONS_MAX)
+        };
+        // The indirection array costs a cache line a submission; kernels before 6.6 insist on it.
+        let ring = build(true).or_else(|_| build(false))?;
+        let mut buffers = Buffers::map()?;
+        // SAFETY: the descriptors are page-aligned, BUFFERS long, and stay mapped until the ring is closed.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(buffers.base as u64, BUFFERS, BUFFER_GROUP, 0)?;
+        }
+        (0..BUFFERS).for_each(|id| buffers.offer(id));
+        buffers.publish();
+        let mut ring = Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0 };
+        ring.ring.submitter().register_ring_fd().or_else(|error| match error.raw_os_error() {
+            // Only an optimisation: without it the kernel looks the descriptor up at each call.
+            Some(libc::EINVAL) => Ok(()),
+            _ => Err(error),
+        })?;
+        Ok(ring)
+    }
+
+    /// The ring's descriptor, by which other cores wake it.
+    pub fn descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// Lets `eventfd` be signalled when something completes, while [`Ring::notify`] is on.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd)
+    }
+
+    /// Switches the eventfd on or off. Off while the core turns: then a completion costs no signal.
+    pub fn notify(&mut self, on: bool) {
+        let completions = self.ring.completion();
+        if on { completions.enable_eventfd() } else { completions.disable_eventfd() }
+    }
+
+    #[inline]
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: every entry built in this file refers only to descriptors by number and to memory owned by
+            // `self.sending` or `self.buffers`, which outlives the request.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand over what there is. An error here shows up at the next enter.
+            let _ = self.ring.submit();
+        }
+    }
+
+    /// Accepts connections until cancelled or failed.
+    pub fn accept(&mut self, key: Key, listener: RawFd) {
+        let entry = opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC).build();
+        self.push(&entry.user_data(pack(Kind::Accept, key)));
+    }
+
+    /// Receives into lent buffers until cancelled, failed or starved.
+    #[inline]
+    pub fn receive(&mut self, key: Key, socket: RawFd) {
+        let entry = opcode::RecvMulti::new(Fd(socket), BUFFER_GROUP).build();
+        self.push(&entry.user_data(pack(Kind::Receive, key)));
+    }
+
+    /// Stops the receive of `key`; its last completion says so.
+    pub fn cancel_receive(&mut self, key: Key) {
+        self.cancel(pack(Kind::Receive, key), key);
+    }
+
+    /// Stops the accept of `key`.
+    pub fn cancel_accept(&mut self, key: Key) {
+        self.cancel(pack(Kind::Accept, key), key);
+    }
+
+    fn cancel(&mut self, user_data: u64, key: Key) {
+        let entry = opcode::AsyncCancel::new(user_data).build();
+        self.push(&entry.user_data(pack(Kind::Cancel, key)).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    /// Sends all of `buffer`, however many pieces the kernel takes it in.
+    #[inline]
+    pub fn send(&mut self, key: Key, socket: RawFd, buffer: Vec<u8>) {
+        debug_assert!(!buffer.is_empty());
+        let index = self.sending_free.pop().unwrap_or_else(|| {
+            self.sending.push(None);
+            (self.sending.len() - 1) as u32
+        });
+        self.sending[index as usize] = Some(Sending { key, fd: socket, buffer, sent: 0 });
+        self.queue_send(index);
+    }
+
+    #[inline]
+    fn queue_send(&mut self, index: u32) {
+        let sending = self.sending[index as usize].as_ref().expect("queued sends are under way");
+        let rest = &sending.buffer[sending.sent..];
+        let len = rest.len().min(i32::MAX as usize) as u32;
+        let entry = opcode::Send::new(Fd(sending.fd), rest.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
+        self.sends_queued += 1;
+        self.push(&entry.user_data(pack(Kind::Send, Key { index, generation: 0 })));
+    }
+
+    /// Ends the connection in the given direction (`SHUT_WR`, `SHUT_RDWR`).
+    pub fn shutdown(&mut self, key: Key, socket: RawFd, how: i32) {
+        let entry = opcode::Shutdown::new(Fd(socket), how).build();
+        self.push(&entry.user_data(pack(Kind::Shutdown, key)).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    /// Makes another core's ring complete a wait.
+    pub fn wake(&mut self, ring: RawFd) {
+        let wake = pack(Kind::Wake, Key { index: 0, generation: 0 });
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, wake, None).build();
+        self.push(&entry.user_data(pack(Kind::Cancel, Key { index: 0, generation: 0 })).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    /// Completes with [`Completion::Readable`] each time `fd` can be read.
+    pub fn watch(&mut self, fd: RawFd) {
+        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build();
+        self.push(&entry.user_data(pack(Kind::Poll, Key { index: 0, generation: 0 })));
+    }
+
+    /// Whether something may have completed: a look at shared memory, no system call.
+    #[inline]
+    pub fn has_news(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// Hands over what was queued and runs deferred work, without waiting.
+    ///
+    /// # Errors
+    /// As the kernel says; interruptions are not errors.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.sends_queued = 0;
+        let (nothing_queued, deferred) = {
+            let queue = self.ring.submission();
+            (queue.is_empty(), queue.taskrun() || queue.cq_overflow())
+        };
+        if nothing_queued && !deferred {
+            return Ok(());
+        }
+        forgive(self.ring.submit())
+    }
+
+    /// Hands over what was queued and waits for news, at most `timeout`. Sends
+    /// complete as they are handed over, so the wait is for one event beyond them.
+    ///
+    /// # Errors
+    /// As the kernel says; interruptions and the time running out are not errors.
+    pub fn submit_and_wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let want = 1 + std::mem::take(&mut self.sends_queued);
+        let time = Timespec::from(timeout);
+        forgive(self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&time)))
+    }
+
+    /// Moves what has completed into `news`.
+    #[inline]
+    pub fn reap(&mut self, news: &mut Vec<Completion>) {
+        loop {
+            // One at a time: the queue's view ends before the ring is changed again.
+            let Some(entry) = self.ring.completion().next() else { return };
+            if let Some(completion) = self.complete(&entry) {
+                news.push(completion);
+            }
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+        let (key, armed) = (unpack(user_data), cqueue::more(flags));
+        match Kind::of(user_data)? {
+            Kind::Receive => {
+                let outcome = match result {
+                    0 => Received::End,
+                    1.. => match cqueue::buffer_select(flags) {
+                        Some(id) => Received::Data(Lent { id, len: result as u32 }),
+                        None => Received::Failed(io::Error::other("data without a buffer")),
+                    },
+                    code if code == -libc::ENOBUFS => Received::Starved,
+                    code if code == -libc::ECANCELED => Received::Cancelled,
+                    code => Received::Failed(io::Error::from_raw_os_error(-code)),
+                };
+                Some(Completion::Received { key, outcome, armed })
+            }
+            Kind::Send => self.complete_send(key.index, result),
+            Kind::Accept => {
+                let result = if result >= 0 {
+                    // SAFETY: a non-negative result of accept is a new descriptor that nobody else owns.
+                    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+                } else {
+                    Err(io::Error::from_raw_os_error(-result))
+                };
+                Some(Completion::Accepted { key, result, armed })
+            }
+            Kind::Wake => Some(Completion::Woken),
+            Kind::Poll => Some(Completion::Readable),
+            Kind::Shutdown | Kind::Cancel => None,
+        }
+    }
+
+    #[inline]
+    fn complete_send(&mut self, index: u32, result: i32) -> Option<Completion> {
+        let sending = self.sending[index as usize].as_mut()?;
+        let result = match result {
+            // A send of something that takes nothing would be asked for again for ever.
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            1.. => {
+                sending.sent += result as usize;
+                if sending.sent < sending.buffer.len() {
+                    self.queue_send(index);
+                    return None;
+                }
+                Ok(())
+            }
+            code if code == -libc::EINTR || code == -libc::EAGAIN => {
+                self.queue_send(index);
+                return None;
+            }
+            code => Err(io::Error::from_raw_os_error(-code)),
+        };
+        let done = self.sending[index as usize].take()?;
+        self.sending_free.push(index);
+        Some(Completion::Sent { key: done.key, buffer: done.buffer, result })
+    }
+
+    /// The bytes of a lent buffer.
+    #[inline]
+    pub fn bytes(&self, lent: &Lent) -> &[u8] {
+        let len = (lent.len as usize).min(BUFFER_BYTES);
+        // SAFETY: the kernel has filled `len` bytes of this buffer, which is at most its size, and will not
+        // write to it again before `recycle`, which consumes the `Lent` that this borrow needs.
+        unsafe { std::slice::from_raw_parts(self.buffers.buffer(lent.id), len) }
+    }
+
+    /// Takes a buffer back, for the kernel to fill again.
+    #[inline]
+    pub fn recycle(&mut self, lent: Lent) {
+        self.buffers.offer(lent.id);
+        self.buffers.publish();
+    }
+
+    /// Bytes of send buffers that the kernel still uses.
+    pub fn sending_bytes(&self) -> usize {
+        self.sending.iter().flatten().map(|s| s.buffer.capacity()).sum()
+    }
+}
+
+/// A wait that ended without news is not a failure.
+fn forgive(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Requests under way refer to memory of ours: wait until they are gone.
+        let cancelled = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
+        let gone = match cancelled {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ENOENT),
+        };
+        if !gone {
+            // Better lost than freed under the kernel's hands.
+            std::mem::forget(std::mem::take(&mut self.sending));
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! From received bytes to executed requests, a batch at a time: all requests of a
+//! batch are parsed and their keys hashed and prefetched before the first is
+//! executed, so that their memory misses overlap.
+
+use super::Node;
+use super::mailbox::ConnId;
+use super::session::{Scope, Session, State};
+use crate::base::{KeyHash, Slot};
+use crate::command::table::{self, Action, Spec};
+use crate::command::{Args, ReplySink, Span};
+use crate::engine::At;
+use crate::protocol::resp::{Encoder, Frame, Parser, Progress, ProtocolError, Skipper, split_inline};
+
+/// Requests in one batch: enough misses in flight, and their lines still in the first-level cache.
+const BATCH_MAX: usize = 64;
+/// Arguments that an unfinished request must have for its state to be worth keeping.
+const PARTIAL_SPANS_MIN: usize = 32;
+
+/// One parsed request. Positions are relative to the batch's input.
+#[derive(Clone, Copy)]
+pub(super) struct Item {
+    start: usize,
+    end: usize,
+    first_span: u32,
+    last_span: u32,
+    spec: Option<&'static Spec>,
+    at: At,
+    owner: usize,
+    inline: bool,
+}
+
+/// The requests of one batch and their arguments.
+#[derive(Default)]
+pub(super) struct Batch {
+    items: Vec<Item>,
+    spans: Vec<Span>,
+    /// Bytes of input that the items and empty requests take.
+    consumed: usize,
+    /// The words of an inline request, its quotes resolved.
+    inline: Vec<u8>,
+}
+
+/// Why a batch ended where it did.
+enum Stop {
+    /// It is full; there may be more.
+    Full,
+    /// The rest of the input is not a whole request.
+    Incomplete,
+    /// An argument too long, whose request began at this position.
+    Oversize(Skipper, usize),
+    /// Not RESP.
+    Malformed(ProtocolError),
+}
+
+impl Node {
+    /// Executes whole requests of the session's own input for as long as it may run.
+    pub(super) fn run_input(&mut self, id: ConnId, session: &mut Session) {
+        if !self.may_run(session) {
+            return;
+        }
+        if session.input.bytes().len() >= session.need {
+            let mut input = std::mem::take(&mut session.input);
+            let consumed = self.run(id, session, input.bytes());
+            input.consume(consumed);
+            session.input = input;
+        }
+        if session.state == State::Open && session.input.bytes().len() > self.limits.request_bytes_max {
+            self.counters.limit_errors += 1;
+            let max = self.limits.request_bytes_max;
+            self.refuse(session, &format!("more unexecuted bytes than limits.request_bytes ({max})"));
+        }
+        if session.input_ended && self.may_run(session) {
+            session.state = State::Draining;
+        }
+    }
+
+    /// Executes whole requests at the start of `input` and answers how many bytes they were.
+    pub(super) fn run(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut consumed = 0;
+        session.need = 0;
+        while self.may_run(session) {
+            if let Some(skipper) = &mut session.skipper {
+                match skipper.skip(&input[consumed..]) {
+                    Ok((used, ended)) => {
+                        consumed += used;
+                        let Some(length) = ended else { break };
+                        session.skipper = None;
+                        self.refuse_oversize(session, length);
+                    }
+                    Err(error) => self.refuse_protocol(session, error),
+                }
+                continue;
+            }
+            let stop = batch.parse(self, session, &input[consumed..]);
+            self.prefetch(&batch);
+            let executed = self.execute(id, session, &batch, &input[consumed..]);
+            if executed < batch.items.len() {
+                // What was parsed behind this point is parsed again later.
+                consumed += batch.items[executed].start;
+                session.parser = Parser::default();
+                session.spans.clear();
+                session.need = 0;
+                break;
+            }
+            consumed += batch.consumed;
+            match stop {
+                Stop::Full => {}
+                Stop::Incomplete => break,
+                Stop::Oversize(skipper, used) => {
+                    consumed += used;
+                    session.skipper = Some(skipper);
+                }
+                Stop::Malformed(error) => self.refuse_protocol(session, error),
+            }
+        }
+        self.batch = batch;
+        consumed
+    }
+
+    /// Starts the memory reads of a batch: first the slots, then what they point at.
+    #[inline]
+    fn prefetch(&self, batch: &Batch) {
+        if batch.items.len() < 2 {
+            return;
+        }
+        let here = |item: &&Item| item.owner == self.core;
+        batch.items.iter().filter(here).for_each(|item| self.shard.prefetch_slot(item.at.slot));
+        batch.items.iter().filter(here).for_each(|item| self.shard.prefetch_record(item.at));
+    }
+
+    /// Executes the batch and answers how many requests it came to execute.
+    #[inline]
+    fn execute(&mut self, id: ConnId, session: &mut Session, batch: &Batch, input: &[u8]) -> usize {
+        for (i, item) in batch.items.iter().enumerate() {
+            if i > 0 && !self.may_run(session) {
+                return i;
+            }
+            let buffer = if item.inline { &batch.inline } else { &input[item.start..item.end] };
+            let args = Args::new(buffer, &batch.spans[item.first_span as usize..item.last_span as usize]);
+            if item.owner != NO_OWNER && !self.belongs_here(session, item.owner) {
+                return i;
+            }
+            self.dispatch(id, session, args, item);
+        }
+        batch.items.len()
+    }
+
+    /// Places a plain connection by its first keyed request: whether it may be executed here.
+    #[inline]
+    fn belongs_here(&mut self, session: &mut Session, owner: usize) -> bool {
+        if session.scope == Scope::Core || !session.steering.is_unplaced() {
+            return true;
+        }
+        session.steering.placed();
+        if owner == self.core || !session.output.is_settled() {
+            return true;
+        }
+        session.move_to = Some(owner);
+        false
+    }
+
+    #[inline]
+    fn dispatch(&mut self, id: ConnId, session: &mut Session, args: Args<'_>, item: &Item) {
+        let Some(spec) = item.spec else {
+            return self.unknown_command(session, args);
+        };
+        self.counters.ops[family(spec) as usize] += 1;
+        if !spec.accepts(args.len()) {
+            return wrong_arity(session, spec.name);
+        }
+        match spec.action {
+            Action::Key(parse) => self.on_key(id, session, args, spec, parse, (item.at, item.owner)),
+            Action::Keys(gather) => self.on_keys(id, session, args, spec, gather),
+            _ => self.on_other(id, session, args, spec),
+        }
+    }
+
+    /// Commands that no key decides: rare enough to be looked up in full.
+    fn on_other(&mut self, id: ConnId, session: &mut Session, args: Args<'_>, spec: &'static Spec) {
+        let mut spec = spec;
+        if args.len() > 1 && (spec.is_container() || spec.name == "command") {
+            match table::find_subcommand(spec.name, args.get(1)) {
+                Some(sub) => spec = sub,
+                None => return unknown_subcommand(session, spec.name, args.get(1)),
+            }
+            if !spec.accepts(args.len()) {
+                return wrong_arity(session, spec.name);
+            }
+        }
+        match spec.action {
+            Action::Sweep(sweep) => self.on_sweep(id, session, args, spec, sweep),
+            Action::Session(command) => self.on_session(session, args, spec, command),
+            Action::Container | Action::Key(_) | Action::Keys(_) => wrong_arity(session, spec.name),
+        }
+    }
+
+    fn unknown_command(&mut self, session: &mut Session, args: Args<'_>) {
+        const SHOWN_MAX: usize = 128;
+        let shown = |bytes: &[u8], max: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned();
+        let mut list = String::new();
+        for arg in args.from(1) {
+            if list.len() >= SHOWN_MAX {
+                break;
+            }
+            list.push_str(&format!("'{}' ", shown(arg, SHOWN_MAX - list.len())));
+        }
+        self.counters.ops[super::stats::Family::Other as usize] += 1;
+        let name = shown(args.get(0), SHOWN_MAX);
+        reply(session, "").error(&format!("ERR unknown command '{name}', with args beginning with: {list}"));
+    }
+
+    fn refuse_oversize(&mut self, session: &mut Session, length: usize) {
+        self.counters.limit_errors += 1;
+        let max = self.limits.value_bytes_max;
+        reply(session, "").error(&format!("ERR an argument of {length} bytes exceeds limits.value_bytes ({max})"));
+    }
+
+    fn refuse_protocol(&mut self, session: &mut Session, error: ProtocolError) {
+        self.counters.parse_errors += 1;
+        if error == ProtocolError::Http {
+            session.state = State::Draining;
+        } else {
+            self.refuse(session, &error.to_string());
+        }
+    }
+
+    /// Answers a protocol error, after which the connection closes.
+    fn refuse(&mut self, session: &mut Session, text: &str) {
+        reply(session, "").error(&format!("ERR Protocol error: {text}"));
+        session.state = State::Draining;
+    }
+}
+
+/// The owner of a request that has no key.
+const NO_OWNER: usize = usize::MAX;
+
+impl Batch {
+    /// Parses requests from the start of `input`.
+    #[inline]
+    fn parse(&mut self, node: &Node, session: &mut Session, input: &[u8]) -> Stop {
+        self.items.clear();
+        self.spans.clear();
+        self.spans.append(&mut session.spans);
+        self.consumed = 0;
+        let mut first = 0;
+        while self.items.len() < BATCH_MAX {
+            let start = self.consumed;
+            if start == input.len() {
+                session.need = 1;
+                return Stop::Incomplete;
+            }
+            let rest = &input[start..];
+            match session.parser.advance(rest, &node.resp_limits, &mut self.spans) {
+                Progress::Done(Frame::Array, length) => {
+                    self.consumed += length;
+                    self.push(node, &input[start..start + length], start, first, false);
+                    first = self.spans.len();
+                }
+                Progress::Done(Frame::Empty, length) => self.consumed += length,
+                Progress::Done(Frame::Inline, length) => {
+                    let line = self.spans[first].of(rest);
+                    self.spans.truncate(first);
+                    let mut words = Vec::new();
+                    if let Err(error) = split_inline(line, &mut self.inline, &mut words) {
+                        return Stop::Malformed(error);
+                    }
+                    self.consumed += length;
+                    self.spans.append(&mut words);
+                    if self.spans.len() > first {
+                        let line = std::mem::take(&mut self.inline);
+                        self.push(node, &line, start, first, true);
+                        self.inline = line;
+                        return Stop::Full;
+                    }
+                }
+                Progress::Incomplete(need) => {
+                    if self.spans.len() - first >= PARTIAL_SPANS_MIN {
+                        session.spans = self.spans.split_off(first);
+                    } else {
+                        self.spans.truncate(first);
+                        session.parser = Parser::default();
+                    }
+                    session.need = need;
+                    return Stop::Incomplete;
+                }
+                Progress::Oversize(skipper, used) => {
+                    self.spans.truncate(first);
+                    return Stop::Oversize(skipper, used);
+                }
+                Progress::Malformed(error) => return Stop::Malformed(error),
+            }
+        }
+        Stop::Full
+    }
+
+    /// Looks the command up and, if one key decides where it goes, that key.
+    #[inline]
+    fn push(&mut self, node: &Node, bytes: &[u8], start: usize, first_span: usize, inline: bool) {
+        let args = Args::new(bytes, &self.spans[first_span..]);
+        let spec = table::find(args.get(0));
+        let (mut at, mut owner) = (At { slot: Slot::FIRST, hash: KeyHash(0) }, NO_OWNER);
+        if let Some(Spec { action: Action::Key(_) | Action::Keys(_), .. }) = spec
+            && args.len() > 1
+        {
+            (at, owner) = node.locate(args.get(1));
+        }
+        self.items.push(Item {
+            start,
+            end: self.consumed,
+            first_span: first_span as u32,
+            last_span: self.spans.len() as u32,
+            spec,
+            at,
+            owner,
+            inline,
+        });
+    }
+}
+
+/// An encoder for the session's next reply.
+#[inline]
+pub(super) fn reply<'a>(session: &'a mut Session, command: &'a str) -> Encoder<'a> {
+    let version = session.version;
+    Encoder::new(session.output.buffer(), version, command)
+}
+
+pub(super) fn wrong_arity(session: &mut Session, name: &str) {
+    reply(session, "").error(&format!("ERR wrong number of arguments for '{name}' command"));
+}
+
+fn unknown_subcommand(session: &mut Session, name: &str, sub: &[u8]) {
+    let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]).into_owned();
+    let help = name.to_uppercase();
+    reply(session, "").error(&format!("ERR unknown subcommand '{sub}'. Try {help} HELP."));
+}
+
+/// What a command counts as.
+#[inline]
+fn family(spec: &Spec) -> super::stats::Family {
+    use super::stats::Family;
+    use crate::command::table::{Gather, Group, Sweep};
+    match spec.action {
+        Action::Keys(Gather::Deleted) | Action::Sweep(Sweep::Flush) => Family::Delete,
+        Action::Sweep(Sweep::Scan) => Family::Scan,
+        Action::Key(_) | Action::Keys(_) => match spec.group {
+            Group::Generic if spec.name.contains("exp") || spec.name.contains("ttl") || spec.name == "persist" => {
+                Family::Expiry
+            }
+            _ if spec.flags.writes() => Family::Write,
+            _ => Family::Read,
+        },
+        _ => match spec.group {
+            Group::Connection => Family::Connection,
+            Group::Cluster => Family::Cluster,
+            _ => Family::Server,
+        },
+    }
+}

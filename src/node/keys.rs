@@ -1,0 +1,205 @@
+//! Commands on keys: executed here when this core owns the key, otherwise sent to
+//! its owner. Commands on several keys are split and their answers gathered.
+
+use super::Node;
+use super::batch::{reply, wrong_arity};
+use super::mailbox::{ConnId, Request, Token, Work};
+use super::output::Join;
+use super::session::{Scope, Session};
+use crate::command::table::{Gather, Spec};
+use crate::command::{Args, Op, OpError, ReplySink, SyntaxError, Value, syntax};
+use crate::engine::At;
+use crate::protocol::resp::{Encoder, Version};
+
+type Parse = for<'a> fn(Args<'a>) -> Result<Op<'a>, SyntaxError>;
+
+impl Node {
+    /// A command on one key.
+    #[inline]
+    pub(super) fn on_key(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        args: Args<'_>,
+        spec: &'static Spec,
+        parse: Parse,
+        (at, owner): (At, usize),
+    ) {
+        let key = args.get(1);
+        if key.len() > self.limits.key_bytes_max {
+            return self.refuse_key(session, key.len());
+        }
+        let op = match parse(args) {
+            Ok(op) => op,
+            Err(error) => return reply(session, "").error(&error.describe(spec.name)),
+        };
+        if owner == self.core {
+            let version = session.version;
+            let mut out = Encoder::new(session.output.buffer(), version, spec.name);
+            self.shard.execute(at, key, op, self.now, &mut out);
+        } else {
+            let sequence = session.output.expect(Join::Single, 1);
+            self.forward(Token { conn: id, sequence, part: 0 }, session.version, spec.name, (at, owner), key, op);
+        }
+        self.steer(session, owner);
+    }
+
+    /// Notes where a plain connection's key belongs, and asks for a move if it has settled elsewhere.
+    #[inline]
+    fn steer(&mut self, session: &mut Session, owner: usize) {
+        if session.scope == Scope::Host
+            && let Some(core) = session.steering.note(self.core, owner)
+        {
+            session.move_to = Some(core);
+        }
+    }
+
+    fn forward(
+        &mut self,
+        token: Token,
+        version: Version,
+        command: &'static str,
+        (at, owner): (At, usize),
+        key: &[u8],
+        op: Op<'_>,
+    ) {
+        self.counters.forwards += 1;
+        let parcel = &mut self.outbox[owner];
+        let (key, bytes) = (parcel.put(key), parcel.put(op.bytes()));
+        let work = Work::Key { at, key, op: op.with_bytes(b""), bytes };
+        self.send_request(owner, Request { token, version, command, work });
+    }
+
+    fn refuse_key(&mut self, session: &mut Session, length: usize) {
+        self.counters.limit_errors += 1;
+        let max = self.limits.key_bytes_max;
+        reply(session, "").error(&format!("ERR a key of {length} bytes exceeds limits.key_bytes ({max})"));
+    }
+
+    /// A command on several keys.
+    pub(super) fn on_keys(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        args: Args<'_>,
+        spec: &'static Spec,
+        gather: Gather,
+    ) {
+        let step = if gather == Gather::Pairs { 2 } else { 1 };
+        if !(args.len() - 1).is_multiple_of(step) {
+            return wrong_arity(session, spec.name);
+        }
+        let keys = (1..args.len()).step_by(step);
+        if let Some(i) = keys.clone().find(|&i| args.get(i).len() > self.limits.key_bytes_max) {
+            return self.refuse_key(session, args.get(i).len());
+        }
+        let mut places = std::mem::take(&mut self.places_scratch);
+        places.extend(keys.map(|i| self.locate(args.get(i))));
+        self.prefetch_places(&places);
+        let calls = places.iter().enumerate().map(|(n, &place)| {
+            let i = 1 + n * step;
+            (place, args.get(i), gather.op(args, i))
+        });
+        if places.iter().all(|&(_, owner)| owner == self.core) {
+            let version = session.version;
+            let mut out = Encoder::new(session.output.buffer(), version, spec.name);
+            if gather == Gather::List {
+                out.array(places.len());
+                calls.for_each(|((at, _), key, op)| self.shard.execute(at, key, op, self.now, &mut out));
+            } else {
+                let mut tally = Tally::default();
+                calls.for_each(|((at, _), key, op)| self.shard.execute(at, key, op, self.now, &mut tally));
+                tally.write(gather, &mut out);
+            }
+        } else {
+            let sequence = session.output.expect(gather.join(), places.len() as u32);
+            for (part, (place, key, op)) in calls.enumerate() {
+                let token = Token { conn: id, sequence, part: part as u32 };
+                self.execute_part(session, token, spec.name, place, key, op);
+            }
+        }
+        self.steer(session, places[0].1);
+        places.clear();
+        self.places_scratch = places;
+    }
+
+    fn prefetch_places(&self, places: &[(At, usize)]) {
+        if places.len() > 1 {
+            places.iter().for_each(|(at, _)| self.shard.prefetch_slot(at.slot));
+            places.iter().for_each(|(at, _)| self.shard.prefetch_record(*at));
+        }
+    }
+
+    /// Executes one part of a scattered command, here or at its owner.
+    fn execute_part(
+        &mut self,
+        session: &mut Session,
+        token: Token,
+        command: &'static str,
+        (at, owner): (At, usize),
+        key: &[u8],
+        op: Op<'_>,
+    ) {
+        if owner != self.core {
+            return self.forward(token, session.version, command, (at, owner), key, op);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, session.version, command));
+        session.output.fill(token.sequence, token.part, &scratch);
+        self.scratch = scratch;
+    }
+}
+
+impl Gather {
+    /// What is done with the key at argument `i`.
+    fn op(self, args: Args<'_>, i: usize) -> Op<'_> {
+        match self {
+            Gather::List => Op::Get,
+            Gather::Pairs => syntax::plain_set(args.get(i + 1)),
+            Gather::Deleted => Op::Del,
+            Gather::Existing => Op::Exists,
+        }
+    }
+
+    fn join(self) -> Join {
+        match self {
+            Gather::List => Join::List,
+            Gather::Pairs => Join::Status,
+            Gather::Deleted | Gather::Existing => Join::Sum,
+        }
+    }
+}
+
+/// Adds up integer answers and keeps the first refusal.
+#[derive(Default)]
+struct Tally {
+    sum: i64,
+    error: Option<OpError>,
+}
+
+impl Tally {
+    fn write(self, gather: Gather, out: &mut Encoder<'_>) {
+        match (self.error, gather) {
+            (Some(error), _) => out.refused(error),
+            (None, Gather::Pairs) => out.status("OK"),
+            (None, _) => out.integer(self.sum),
+        }
+    }
+}
+
+impl ReplySink for Tally {
+    fn integer(&mut self, n: i64) {
+        self.sum += n;
+    }
+    fn refused(&mut self, error: OpError) {
+        self.error.get_or_insert(error);
+    }
+    fn value(&mut self, _: &Value<'_>) {}
+    fn status(&mut self, _: &str) {}
+    fn bulk(&mut self, _: &[u8]) {}
+    fn null(&mut self) {}
+    fn array(&mut self, _: usize) {}
+    fn map(&mut self, _: usize) {}
+    fn error(&mut self, _: &str) {}
+}

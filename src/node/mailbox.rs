@@ -1,0 +1,121 @@
+//! What cores send each other. All requests and replies of a turn from one core to
+//! another travel as one parcel: a batch of forwards costs one queue entry and at
+//! most one wake-up.
+
+use super::stats::CoreSnapshot;
+use crate::base::Slot;
+use crate::command::{Op, Span};
+use crate::engine::At;
+use crate::protocol::resp::Version;
+
+/// A session's place on its core. The generation tells a connection from an
+/// earlier one in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Index in the core's table of sessions.
+    pub index: u32,
+    /// How often the place was used before.
+    pub generation: u32,
+}
+
+/// Where a reply belongs: which part of which request of which session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The session.
+    pub conn: ConnId,
+    /// The request, counted by the session.
+    pub sequence: u32,
+    /// The part, for a request that several keys or cores answer.
+    pub part: u32,
+}
+
+/// Work for another core. Spans lie in the parcel's bytes.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// One operation on one key. `op` carries no bytes of its own; `bytes` are its bytes.
+    Key {
+        /// Where the key lives.
+        at: At,
+        /// The key.
+        key: Span,
+        /// The operation.
+        op: Op<'static>,
+        /// What it stores.
+        bytes: Span,
+    },
+    /// Count all keys.
+    DbSize,
+    /// Delete all keys.
+    Flush,
+    /// Walk slots `from..=last`.
+    Scan(Scan),
+    /// Count the keys of one slot.
+    CountKeysInSlot(Slot),
+    /// Copy the counters.
+    Snapshot,
+}
+
+/// One step of a `SCAN`.
+#[derive(Clone, Copy, Debug)]
+pub struct Scan {
+    /// First slot to walk.
+    pub from: u16,
+    /// Last slot that this step may walk.
+    pub last: u16,
+    /// The cursor to answer once `last` was walked.
+    pub then: u16,
+    /// How many keys to collect before stopping at the end of a slot.
+    pub count: usize,
+    /// A glob pattern, empty for all.
+    pub pattern: Span,
+    /// Whether keys of the type asked for exist at all.
+    pub any_type: bool,
+}
+
+/// A request to another core.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where the reply belongs.
+    pub token: Token,
+    /// How to encode the reply.
+    pub version: Version,
+    /// The command's name, for errors that contain it.
+    pub command: &'static str,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub enum Body {
+    /// An encoded reply, at this span of the parcel's bytes.
+    Encoded(Span),
+    /// The counters.
+    Snapshot(Box<CoreSnapshot>),
+}
+
+/// All that one core has for another at the end of a turn.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    /// Requests, in the order of their sessions' streams.
+    pub requests: Vec<Request>,
+    /// Replies to the other core's requests.
+    pub replies: Vec<(Token, Body)>,
+    /// The bytes that both point into.
+    pub bytes: Vec<u8>,
+}
+
+impl Parcel {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.replies.is_empty()
+    }
+
+    /// Appends bytes and answers where they are.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        Span::new(start, self.bytes.len())
+    }
+}

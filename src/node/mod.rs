@@ -1,0 +1,458 @@
+//! Floor 3: what one core does, without sockets or clocks. The io room hands in
+//! bytes, parcels and the time; the node answers with bytes to send, parcels to
+//! deliver and connections to close or move. Tests and simulations do the same.
+//!
+//! ```text
+//! receive ─> session ─> batch: parse, hash, prefetch ─┬─> shard (this core's keys) ─> output
+//!                                                      └─> outbox (another core's)  ─> parcel
+//! deliver <─ parcel <─ inbox: requests to execute, replies to put in their places
+//! ```
+
+mod batch;
+mod cluster;
+mod commands;
+mod info;
+mod keys;
+pub mod mailbox;
+mod output;
+pub mod session;
+pub mod stats;
+mod steering;
+mod sweep;
+pub mod topology;
+
+#[cfg(test)]
+mod tests;
+
+use batch::Batch;
+use mailbox::{Body, ConnId, Parcel, Request, Token, Work};
+use session::{Scope, Session, State};
+use stats::{CoreSnapshot, MemoryStats};
+use topology::Topology;
+
+use crate::base::{KeyHasher, UnixMillis};
+use crate::command::ReplySink;
+use crate::engine::{At, Shard};
+use crate::protocol::resp::{self, Encoder};
+
+/// What clients may demand, in bytes and counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a key.
+    pub key_bytes_max: usize,
+    /// Bytes of a value, and of any argument.
+    pub value_bytes_max: usize,
+    /// Arguments of a request.
+    pub args_max: usize,
+    /// Bytes received and not executed, for each connection.
+    pub request_bytes_max: usize,
+    /// Bytes of replies not taken above which a connection's requests wait.
+    pub output_soft_bytes_max: usize,
+    /// Bytes of replies not taken above which a connection is closed.
+    pub output_hard_bytes_max: usize,
+}
+
+/// What the server says about itself.
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    /// 40 hexadecimal digits, new at each start.
+    pub run_id: String,
+    /// The process.
+    pub pid: u32,
+    /// The shared port, 0 if there is none.
+    pub port: u16,
+    /// When the process started.
+    pub started_at: UnixMillis,
+    /// The CPU this core is pinned to.
+    pub cpu: usize,
+    /// What `CONFIG GET` answers: names and values.
+    pub settings: Vec<(String, String)>,
+}
+
+/// All that a node is made of.
+pub struct NodeConfig {
+    /// This core's index.
+    pub core: usize,
+    /// Who owns which slots.
+    pub topology: Topology,
+    /// What clients may demand.
+    pub limits: Limits,
+    /// What to say about the server.
+    pub server: ServerInfo,
+    /// The seed that all cores share.
+    pub hasher: KeyHasher,
+}
+
+/// Requests of one connection that may wait for other cores at a time.
+const FORWARDS_MAX: usize = 1024;
+/// Spare output buffers kept, and the largest that is worth keeping.
+const SPARE_BUFFERS_MAX: usize = 512;
+const SPARE_BYTES_MAX: usize = 64 << 10;
+
+/// A place in the table of sessions.
+#[derive(Default)]
+struct Place {
+    generation: u32,
+    session: Option<Box<Session>>,
+}
+
+/// One core: its keys, its sessions and what it has for other cores.
+pub struct Node {
+    core: usize,
+    topology: Topology,
+    limits: Limits,
+    resp_limits: resp::Limits,
+    server: ServerInfo,
+    hasher: KeyHasher,
+    shard: Shard,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    sessions_opened: u64,
+    /// Sessions with something for the io room, each once.
+    listed: Vec<ConnId>,
+    outbox: Vec<Parcel>,
+    batch: Batch,
+    scratch: Vec<u8>,
+    places_scratch: Vec<(At, usize)>,
+    spare: Vec<Vec<u8>>,
+    counters: CoreSnapshot,
+    now: UnixMillis,
+    now_us: u64,
+}
+
+impl Node {
+    /// A core with no connections.
+    pub fn new(config: NodeConfig, shard: Shard) -> Self {
+        let NodeConfig { core, topology, limits, server, hasher } = config;
+        let cores = topology.cores().len();
+        Self {
+            core,
+            limits,
+            resp_limits: resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max },
+            hasher,
+            shard,
+            places: Vec::new(),
+            free: Vec::new(),
+            sessions_opened: 0,
+            listed: Vec::new(),
+            outbox: (0..cores).map(|_| Parcel::default()).collect(),
+            batch: Batch::default(),
+            scratch: Vec::new(),
+            places_scratch: Vec::new(),
+            spare: Vec::new(),
+            counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
+            now: server.started_at,
+            now_us: server.started_at.0 * 1000,
+            topology,
+            server,
+        }
+    }
+
+    /// Sets the time until the next call: wall-clock microseconds that never step back.
+    #[inline]
+    pub fn set_time(&mut self, unix_us: u64) {
+        debug_assert!(unix_us >= self.now_us);
+        self.now_us = unix_us;
+        self.now = UnixMillis(unix_us / 1000);
+    }
+
+    /// The keys of this core.
+    pub fn shard(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    /// The counters that the io room moves.
+    #[inline]
+    pub fn counters(&mut self) -> &mut CoreSnapshot {
+        &mut self.counters
+    }
+
+    /// A connection was accepted.
+    pub fn open(&mut self, scope: Scope, local_host: String) -> ConnId {
+        let cores = self.topology.cores().len() as u64;
+        let id = self.sessions_opened * cores + self.core as u64 + 1;
+        self.sessions_opened += 1;
+        self.counters.connections_total += 1;
+        self.insert(Box::new(Session::new(id, scope, local_host)))
+    }
+
+    /// A session arrives from another core. What it had received is executed.
+    pub fn adopt(&mut self, mut session: Box<Session>) -> ConnId {
+        session.listed = false;
+        session.move_to = None;
+        self.counters.steered += 1;
+        let id = self.insert(session);
+        self.resume(id);
+        id
+    }
+
+    fn insert(&mut self, session: Box<Session>) -> ConnId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            (self.places.len() - 1) as u32
+        });
+        let place = &mut self.places[index as usize];
+        place.session = Some(session);
+        self.counters.connections_current += 1;
+        ConnId { index, generation: place.generation }
+    }
+
+    /// The connection is gone, or its session moves to another core.
+    pub fn close(&mut self, id: ConnId) -> Option<Box<Session>> {
+        let session = self.take(id)?;
+        self.places[id.index as usize].generation = id.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.counters.connections_current -= 1;
+        Some(session)
+    }
+
+    /// The session, if it is still there.
+    #[inline]
+    pub fn session(&mut self, id: ConnId) -> Option<&mut Session> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation == id.generation { place.session.as_deref_mut() } else { None }
+    }
+
+    /// Takes the session out of its place, so that it and the rest of the node can be changed together.
+    #[inline]
+    fn take(&mut self, id: ConnId) -> Option<Box<Session>> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation == id.generation { place.session.take() } else { None }
+    }
+
+    /// Puts the session back, and lists it if the io room has something to do for it.
+    #[inline]
+    fn put_back(&mut self, id: ConnId, mut session: Box<Session>) {
+        if session.output.total_bytes() > self.limits.output_hard_bytes_max {
+            session.state = State::Broken;
+            self.counters.limit_errors += 1;
+        }
+        if !session.listed {
+            session.listed = true;
+            self.listed.push(id);
+        }
+        self.places[id.index as usize].session = Some(session);
+    }
+
+    /// Bytes arrived.
+    #[inline]
+    pub fn receive(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(mut session) = self.take(id) else { return };
+        self.counters.bytes_in += bytes.len() as u64;
+        if session.input.is_empty() && self.may_run(&session) {
+            let consumed = self.run(id, &mut session, bytes);
+            if session.state == State::Open {
+                session.input.extend(&bytes[consumed..]);
+            }
+        } else if session.state == State::Open {
+            session.input.extend(bytes);
+            self.run_input(id, &mut session);
+        }
+        self.put_back(id, session);
+    }
+
+    /// The client sends no more. What it sent is still answered.
+    pub fn end_of_input(&mut self, id: ConnId) {
+        let Some(mut session) = self.take(id) else { return };
+        session.input_ended = true;
+        self.run_input(id, &mut session);
+        self.put_back(id, session);
+    }
+
+    /// Goes on with what was received while the session had to wait.
+    fn resume(&mut self, id: ConnId) {
+        let Some(mut session) = self.take(id) else { return };
+        self.run_input(id, &mut session);
+        self.put_back(id, session);
+    }
+
+    /// The reply bytes taken before are sent.
+    #[inline]
+    pub fn sent(&mut self, id: ConnId, mut buffer: Vec<u8>) {
+        self.counters.bytes_out += buffer.len() as u64;
+        if buffer.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+        let Some(session) = self.session(id) else { return };
+        session.in_flight_bytes = 0;
+        if session.input.is_empty() && !session.input_ended {
+            if session.output.ready_bytes() > 0 || session.state != State::Open || session.wants_io() {
+                self.list(id);
+            }
+        } else {
+            self.resume(id);
+        }
+    }
+
+    fn list(&mut self, id: ConnId) {
+        if let Some(session) = self.session(id)
+            && !session.listed
+        {
+            session.listed = true;
+            self.listed.push(id);
+        }
+    }
+
+    /// Takes the bytes to send for a session, if there are any.
+    #[inline]
+    pub fn take_output(&mut self, id: ConnId) -> Option<Vec<u8>> {
+        let empty = self.spare.pop().unwrap_or_default();
+        let Some(session) = self.session(id).filter(|s| s.output.ready_bytes() > 0) else {
+            self.spare.push(empty);
+            return None;
+        };
+        let bytes = session.output.take_ready(empty);
+        session.in_flight_bytes = bytes.len();
+        Some(bytes)
+    }
+
+    /// Takes the next session that has something for the io room: bytes to send, an
+    /// end, a move, or input that it wants or does not want any more.
+    #[inline]
+    pub fn next_listed(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.listed.pop() {
+            if let Some(session) = self.session(id) {
+                session.listed = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Whether the session can use more input now.
+    pub fn wants_input(&self, session: &Session) -> bool {
+        session.state == State::Open && !session.input_ended && self.may_run(session)
+    }
+
+    /// Whether another request may be executed for this session.
+    #[inline]
+    fn may_run(&self, session: &Session) -> bool {
+        session.state == State::Open
+            && session.move_to.is_none()
+            && session.output.total_bytes() + session.in_flight_bytes < self.limits.output_soft_bytes_max
+            && session.output.pending_count() < FORWARDS_MAX
+    }
+
+    /// What is for `core`, if anything.
+    #[inline]
+    pub fn take_parcel(&mut self, core: usize) -> Option<Parcel> {
+        if self.outbox[core].is_empty() { None } else { Some(std::mem::take(&mut self.outbox[core])) }
+    }
+
+    /// Adds a request for `core`.
+    fn send_request(&mut self, core: usize, request: Request) {
+        debug_assert_ne!(core, self.core);
+        self.outbox[core].requests.push(request);
+    }
+
+    /// Executes what another core asks, and puts its answers in their places.
+    pub fn deliver(&mut self, from: usize, parcel: Parcel) {
+        for request in &parcel.requests {
+            if let Work::Key { at, .. } = request.work {
+                self.shard.prefetch_slot(at.slot);
+            }
+        }
+        for request in &parcel.requests {
+            if let Work::Key { at, .. } = request.work {
+                self.shard.prefetch_record(at);
+            }
+        }
+        for request in &parcel.requests {
+            self.serve(from, request, &parcel.bytes);
+        }
+        for (token, body) in parcel.replies {
+            self.accept_reply(token, body, &parcel.bytes);
+        }
+    }
+
+    /// Executes one request of another core into that core's parcel.
+    fn serve(&mut self, from: usize, request: &Request, bytes: &[u8]) {
+        let body = if let Work::Snapshot = request.work {
+            Body::Snapshot(Box::new(self.snapshot()))
+        } else {
+            let mut reply = std::mem::take(&mut self.outbox[from].bytes);
+            let start = reply.len();
+            self.execute_work(&request.work, bytes, &mut Encoder::new(&mut reply, request.version, request.command));
+            let span = crate::command::Span::new(start, reply.len());
+            self.outbox[from].bytes = reply;
+            Body::Encoded(span)
+        };
+        self.outbox[from].replies.push((request.token, body));
+    }
+
+    /// Executes work on this core's own keys.
+    fn execute_work(&mut self, work: &Work, bytes: &[u8], out: &mut Encoder<'_>) {
+        match work {
+            Work::Key { at, key, op, bytes: stored } => {
+                self.shard.execute(*at, key.of(bytes), op.with_bytes(stored.of(bytes)), self.now, out);
+            }
+            Work::DbSize => out.integer(self.shard.key_count() as i64),
+            Work::Flush => {
+                self.shard.flush();
+                out.status("OK");
+            }
+            Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
+            Work::CountKeysInSlot(slot) => out.integer(self.shard.slot_key_count(*slot) as i64),
+            Work::Snapshot => unreachable!("counters travel unencoded"),
+        }
+    }
+
+    fn accept_reply(&mut self, token: Token, body: Body, bytes: &[u8]) {
+        let Some(mut session) = self.take(token.conn) else { return };
+        match body {
+            Body::Encoded(span) => session.output.fill(token.sequence, token.part, span.of(bytes)),
+            Body::Snapshot(snapshot) => self.accept_counters(&mut session, token.sequence, *snapshot),
+        }
+        if !session.input.is_empty() || session.input_ended {
+            self.run_input(token.conn, &mut session);
+        }
+        self.put_back(token.conn, session);
+    }
+
+    /// A slice of background work. Answers whether more waits.
+    pub fn advance(&mut self, work_max: usize) -> bool {
+        self.shard.advance(self.now, work_max)
+    }
+
+    /// Copies the counters.
+    pub fn snapshot(&self) -> CoreSnapshot {
+        let (engine, memory) = (self.shard.stats(), self.shard.memory());
+        CoreSnapshot {
+            hits: engine.hits,
+            misses: engine.misses,
+            expired: engine.expired,
+            expired_bytes: engine.expired_bytes,
+            evicted: engine.evicted,
+            evicted_bytes: engine.evicted_bytes,
+            keys: self.shard.key_count(),
+            keys_with_expiry: self.shard.keys_with_expiry(),
+            memory: MemoryStats {
+                budget: memory.budget_bytes,
+                live: memory.live_bytes,
+                dead: memory.dead_bytes,
+                free: memory.free_bytes,
+                index: memory.index_bytes,
+                wheel: memory.wheel_bytes,
+                reserved: memory.reserved_bytes,
+                resident: memory.resident_bytes,
+            },
+            ..self.counters.clone()
+        }
+    }
+
+    /// Bytes held by sessions and spare buffers, which count in the core's budget.
+    pub fn session_bytes(&self) -> u64 {
+        let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
+        let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
+        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
+        (held + spare + self.places.capacity() * size_of::<Place>()) as u64
+    }
+
+    /// Where a key lives: its slot and hash, and the core that owns the slot.
+    #[inline]
+    fn locate(&self, key: &[u8]) -> (At, usize) {
+        let slot = crate::base::Slot::of(key);
+        (At { slot, hash: self.hasher.hash(key) }, self.topology.owner(slot))
+    }
+}

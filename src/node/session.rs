@@ -1,0 +1,152 @@
+//! One connection as the node sees it: bytes in, ordered replies out.
+
+use super::output::Output;
+use super::steering::Steering;
+use crate::command::Span;
+use crate::protocol::resp::{Parser, Skipper, Version};
+
+/// What a connection's requests cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole host: a plain client on the shared port.
+    Host,
+    /// One core, as a node of the cluster: a client on that core's port.
+    Core,
+}
+
+/// Input that was received and not yet executed.
+#[derive(Debug, Default)]
+pub struct Input {
+    bytes: Vec<u8>,
+    consumed: usize,
+}
+
+impl Input {
+    /// What is there.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    /// Whether there is nothing.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.consumed == self.bytes.len()
+    }
+
+    /// Adds what arrived.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        // Moving what is left to the front is paid for by the bytes consumed before it.
+        if self.consumed > 0 && self.consumed >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.consumed);
+            self.consumed = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Forgets the first `n` bytes, and the memory if none are left.
+    pub fn consume(&mut self, n: usize) {
+        self.consumed += n;
+        if self.is_empty() {
+            *self = Input::default();
+        }
+    }
+
+    /// Memory held.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+/// Whether a session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Requests are executed.
+    Open,
+    /// No more requests; the connection closes once its replies are sent.
+    Draining,
+    /// The connection closes at once: its replies cannot be sent or kept.
+    Broken,
+}
+
+/// One connection's state. Moves between cores whole.
+#[derive(Debug)]
+pub struct Session {
+    /// The number that `CLIENT ID` answers.
+    pub id: u64,
+    /// What its requests cover.
+    pub scope: Scope,
+    /// The address at which the client reached the host, to announce where none is configured.
+    pub local_host: String,
+    /// The protocol version chosen by `HELLO`.
+    pub version: Version,
+    /// The name given by `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// Whether it goes on.
+    pub state: State,
+    /// Where it belongs.
+    pub steering: Steering,
+    /// The core it waits to move to.
+    pub move_to: Option<usize>,
+    /// Received and not executed.
+    pub input: Input,
+    /// To be sent.
+    pub output: Output,
+    /// Bytes taken to be sent and not yet confirmed.
+    pub in_flight_bytes: usize,
+    /// Whether the client has closed its side.
+    pub input_ended: bool,
+    /// Whether the io room stopped receiving for it.
+    pub paused: bool,
+    /// The unfinished request at the start of `input`.
+    pub(super) parser: Parser,
+    /// Its arguments so far.
+    pub(super) spans: Vec<Span>,
+    /// Bytes of `input` without which parsing again is in vain.
+    pub(super) need: usize,
+    /// Passing over the rest of a request with an argument too long.
+    pub(super) skipper: Option<Skipper>,
+    /// Whether it is listed as having something for the io room.
+    pub(super) listed: bool,
+}
+
+impl Session {
+    /// A fresh connection.
+    pub fn new(id: u64, scope: Scope, local_host: String) -> Self {
+        Self {
+            id,
+            scope,
+            local_host,
+            version: Version::default(),
+            name: Vec::new(),
+            state: State::Open,
+            steering: Steering::default(),
+            move_to: None,
+            input: Input::default(),
+            output: Output::default(),
+            in_flight_bytes: 0,
+            input_ended: false,
+            paused: false,
+            parser: Parser::default(),
+            spans: Vec::new(),
+            need: 0,
+            skipper: None,
+            listed: false,
+        }
+    }
+
+    /// Memory this session holds beyond its own struct.
+    pub fn held_bytes(&self) -> usize {
+        self.input.capacity() + self.output.total_bytes()
+    }
+
+    /// Whether the io room has to look at it although there is nothing to send.
+    pub fn wants_io(&self) -> bool {
+        self.paused || self.move_to.is_some()
+    }
+
+    /// Whether it can be handed to another core now: every request answered,
+    /// every reply taken.
+    pub fn is_quiet(&self) -> bool {
+        self.output.is_settled() && self.output.ready_bytes() == 0 && self.in_flight_bytes == 0
+    }
+}

@@ -1,0 +1,219 @@
+//! Commands over whole shards: every core's, or one chosen by an argument. On a
+//! core's own port they cover that core only, as a cluster's clients expect of a node.
+
+use super::Node;
+use super::batch::reply;
+use super::mailbox::{ConnId, Request, Scan, Token, Work};
+use super::output::Join;
+use super::session::{Scope, Session};
+use super::stats::CoreSnapshot;
+use crate::base::{SLOT_COUNT, Slot, glob};
+use crate::command::args::parse_integer;
+use crate::command::table::{Spec, Sweep};
+use crate::command::{Args, ReplySink, Span, SyntaxError};
+use crate::protocol::resp::Encoder;
+
+/// Keys that one `SCAN` step collects at most, whatever it was asked for: a step
+/// must stay short for the core's other clients.
+const SCAN_COUNT_MAX: i64 = 4096;
+/// Keys that one `SCAN` step collects if nothing is said.
+const SCAN_COUNT_DEFAULT: i64 = 10;
+
+impl Node {
+    pub(super) fn on_sweep(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        args: Args<'_>,
+        spec: &'static Spec,
+        sweep: Sweep,
+    ) {
+        let done = match sweep {
+            Sweep::DbSize => {
+                self.on_all(id, session, spec, Join::Sum, Work::DbSize);
+                Ok(())
+            }
+            Sweep::Flush => flush_mode(args).map(|()| self.on_all(id, session, spec, Join::Status, Work::Flush)),
+            Sweep::Scan => self.on_scan(id, session, args, spec),
+            Sweep::CountKeysInSlot => self.on_count(id, session, args, spec),
+            Sweep::Info => {
+                self.on_info(id, session, args);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            reply(session, "").error(&error.describe(spec.name));
+        }
+    }
+
+    /// The cores that a sweep of this session covers.
+    fn covered(&self, session: &Session) -> std::ops::Range<usize> {
+        match session.scope {
+            Scope::Host => 0..self.topology.cores().len(),
+            Scope::Core => self.core..self.core + 1,
+        }
+    }
+
+    fn on_all(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, join: Join, work: Work) {
+        let cores = self.covered(session);
+        let sequence = session.output.expect(join, cores.len() as u32);
+        for (part, core) in cores.enumerate() {
+            let token = Token { conn: id, sequence, part: part as u32 };
+            self.on_core(session, token, spec, core, work.clone(), b"");
+        }
+    }
+
+    /// Does `work` on `core`, which may be this one. `bytes` are what the work's spans mean.
+    fn on_core(
+        &mut self,
+        session: &mut Session,
+        token: Token,
+        spec: &'static Spec,
+        core: usize,
+        mut work: Work,
+        bytes: &[u8],
+    ) {
+        if core != self.core {
+            if let Work::Scan(scan) = &mut work {
+                scan.pattern = self.outbox[core].put(bytes);
+            }
+            return self.send_request(core, Request { token, version: session.version, command: spec.name, work });
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        self.execute_work(&work, bytes, &mut Encoder::new(&mut scratch, session.version, spec.name));
+        session.output.fill(token.sequence, token.part, &scratch);
+        self.scratch = scratch;
+    }
+
+    fn on_count(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        args: Args<'_>,
+        spec: &'static Spec,
+    ) -> Result<(), SyntaxError> {
+        const INVALID: SyntaxError = SyntaxError::Other("ERR Invalid slot");
+        let number = args.integer(2)?;
+        let slot = u16::try_from(number).ok().and_then(Slot::new).ok_or(INVALID)?;
+        let sequence = session.output.expect(Join::Single, 1);
+        let token = Token { conn: id, sequence, part: 0 };
+        self.on_core(session, token, spec, self.topology.owner(slot), Work::CountKeysInSlot(slot), b"");
+        Ok(())
+    }
+
+    fn on_scan(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        args: Args<'_>,
+        spec: &'static Spec,
+    ) -> Result<(), SyntaxError> {
+        let cursor = scan_cursor(args.get(1))?;
+        let (pattern, count, any_type) = scan_options(args)?;
+        let Some((core, from, last, then)) = self.scan_range(session, cursor) else {
+            let mut out = reply(session, spec.name);
+            out.array(2);
+            out.bulk(b"0");
+            out.array(0);
+            return Ok(());
+        };
+        let span = Span::new(0, pattern.len());
+        let scan = Scan { from, last, then, count: count as usize, pattern: span, any_type };
+        let sequence = session.output.expect(Join::Single, 1);
+        self.on_core(session, Token { conn: id, sequence, part: 0 }, spec, core, Work::Scan(scan), pattern);
+        Ok(())
+    }
+
+    /// Which core walks which slots for a cursor, and the cursor behind them.
+    fn scan_range(&self, session: &Session, cursor: u64) -> Option<(usize, u16, u16, u16)> {
+        let slot = u16::try_from(cursor).ok().and_then(Slot::new)?;
+        let core = match session.scope {
+            Scope::Host => self.topology.owner(slot),
+            Scope::Core => self.core,
+        };
+        let (from, last) = self.topology.range_from(core, slot.number())?;
+        let next = match session.scope {
+            Scope::Host => Some(last + 1).filter(|&n| usize::from(n) < SLOT_COUNT),
+            Scope::Core => self.topology.range_from(core, last + 1).map(|(first, _)| first),
+        };
+        Some((core, from, last, next.unwrap_or(0)))
+    }
+
+    /// One step of a scan over this core's slots.
+    pub(super) fn scan_slots(&self, scan: &Scan, pattern: &[u8], out: &mut Encoder<'_>) {
+        let (mut keys, mut spans) = (Vec::new(), Vec::new());
+        let next = self.shard.scan(scan.from, scan.last + 1, scan.count, self.now, |key| {
+            if scan.any_type && (pattern.is_empty() || glob::matches(pattern, key)) {
+                spans.push(Span::new(keys.len(), keys.len() + key.len()));
+                keys.extend_from_slice(key);
+            }
+        });
+        let cursor = if next > scan.last { scan.then } else { next };
+        out.array(2);
+        out.bulk(cursor.to_string().as_bytes());
+        out.array(spans.len());
+        spans.iter().for_each(|s| out.bulk(s.of(&keys)));
+    }
+
+    fn on_info(&mut self, id: ConnId, session: &mut Session, args: Args<'_>) {
+        let cores = self.topology.cores().len();
+        let sections = args.from(1).map(|s| String::from_utf8_lossy(s).to_ascii_lowercase()).collect();
+        let sequence = session.output.expect_counters(cores as u32, session.version, sections);
+        let here = self.core;
+        for core in (0..cores).filter(|&core| core != here) {
+            let token = Token { conn: id, sequence, part: core as u32 };
+            self.send_request(core, Request { token, version: session.version, command: "info", work: Work::Snapshot });
+        }
+        self.accept_counters(session, sequence, self.snapshot());
+    }
+
+    /// Takes one core's counters; with the last of them the text is written.
+    pub(super) fn accept_counters(&mut self, session: &mut Session, sequence: u32, snapshot: CoreSnapshot) {
+        if let Some(ready) = session.output.fill_counters(sequence, snapshot) {
+            let text = self.info(session, &ready.sections, &ready.snapshots);
+            let mut encoded = Vec::new();
+            Encoder::new(&mut encoded, ready.version, "info").text(&text);
+            session.output.finish_counters(sequence, encoded);
+        }
+    }
+}
+
+fn flush_mode(args: Args<'_>) -> Result<(), SyntaxError> {
+    match args.len() {
+        1 => Ok(()),
+        2 if args.is(1, "async") || args.is(1, "sync") => Ok(()),
+        _ => Err(SyntaxError::Syntax),
+    }
+}
+
+fn scan_cursor(text: &[u8]) -> Result<u64, SyntaxError> {
+    const INVALID: SyntaxError = SyntaxError::Other("ERR invalid cursor");
+    std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).ok_or(INVALID)
+}
+
+/// The pattern (empty for all), the count, and whether keys of the type asked for can exist.
+fn scan_options<'a>(args: Args<'a>) -> Result<(&'a [u8], i64, bool), SyntaxError> {
+    let (mut pattern, mut count, mut any_type): (&[u8], _, _) = (b"", SCAN_COUNT_DEFAULT, true);
+    let mut i = 2;
+    while i < args.len() {
+        if i + 1 == args.len() {
+            return Err(SyntaxError::Syntax);
+        }
+        let value = args.get(i + 1);
+        if args.is(i, "match") {
+            pattern = if value == b"*" { b"" } else { value };
+        } else if args.is(i, "count") {
+            count = parse_integer(value).ok_or(SyntaxError::NotAnInteger)?;
+            if count < 1 {
+                return Err(SyntaxError::Syntax);
+            }
+        } else if args.is(i, "type") {
+            any_type = value.eq_ignore_ascii_case(b"string");
+        } else {
+            return Err(SyntaxError::Syntax);
+        }
+        i += 2;
+    }
+    Ok((pattern, count.min(SCAN_COUNT_MAX), any_type))
+}
