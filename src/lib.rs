@@ -21,4 +21,7 @@
 
 pub mod base;
 pub mod command;
+#[cfg(feature = "server")]
+pub mod control;
 pub mod engine;
+pub mod node;
