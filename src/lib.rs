@@ -21,6 +21,10 @@
 
 pub mod base;
 pub mod command;
+#[cfg(feature = "server")]
+pub mod control;
 pub mod engine;
+#[cfg(feature = "server")]
+pub mod io;
 pub mod node;
 pub mod protocol;

@@ -1,0 +1,101 @@
+//! What one value alone cannot show: hard limits, and values that must fit each
+//! other. What depends on the host is checked when the plan is made.
+
+use super::values::Size;
+use super::{Config, ConfigError};
+use crate::control::logging;
+
+/// Room that `limits.request_bytes` leaves beside the largest value: the longest
+/// key (64 KB) and as much again for framing and options.
+const REQUEST_HEADROOM_BYTES: u64 = 128 << 10;
+
+const CONNECTIONS_MAX: u64 = 1_000_000;
+const KEY_BYTES_MAX: u64 = 65_535;
+const VALUE_BYTES_MAX: u64 = 512 << 20;
+const ARGS_MAX: u64 = 1_048_576;
+const REQUEST_BYTES_MAX: u64 = 1 << 30;
+const OUTPUT_BYTES_MAX: u64 = 4 << 30;
+const SPIN_NS_MAX: u128 = 1_000_000_000;
+const ANNOUNCE_BYTES_MAX: usize = 255;
+
+// Hard limits must leave room for each other, or some setting could take no value.
+const _: () =
+    assert!(VALUE_BYTES_MAX + REQUEST_HEADROOM_BYTES <= REQUEST_BYTES_MAX && VALUE_BYTES_MAX <= OUTPUT_BYTES_MAX);
+const _: () = assert!(KEY_BYTES_MAX < REQUEST_HEADROOM_BYTES);
+
+impl Config {
+    /// Checks every value and every relation between values.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.check_limits()?;
+        self.check_listen()?;
+        if self.cores.spin.0.as_nanos() > SPIN_NS_MAX {
+            return Err(self.refuse("cores.spin", format!("{} is more than 1s", self.cores.spin)));
+        }
+        logging::check_filter(&self.log.level).map_err(|reason| self.refuse("log.level", reason))
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let ranges = [
+            ("limits.connections", u64::from(limits.connections), 1, CONNECTIONS_MAX),
+            ("limits.key_bytes", limits.key_bytes.0, 1, KEY_BYTES_MAX),
+            ("limits.value_bytes", limits.value_bytes.0, 1, VALUE_BYTES_MAX),
+            ("limits.args", u64::from(limits.args), 1, ARGS_MAX),
+            ("limits.request_bytes", limits.request_bytes.0, 1, REQUEST_BYTES_MAX),
+            ("limits.output_soft_bytes", limits.output_soft_bytes.0, 1, OUTPUT_BYTES_MAX),
+            ("limits.output_hard_bytes", limits.output_hard_bytes.0, 1, OUTPUT_BYTES_MAX),
+        ];
+        for (key, value, least, most) in ranges {
+            let show = |n: u64| if key.ends_with("_bytes") { Size(n).to_string() } else { n.to_string() };
+            if !(least..=most).contains(&value) {
+                let reason = format!("{} is outside {} to {}", show(value), show(least), show(most));
+                return Err(self.refuse(key, reason));
+            }
+        }
+        let value = limits.value_bytes.0;
+        self.at_least(
+            "limits.request_bytes",
+            limits.request_bytes,
+            "limits.value_bytes",
+            value + REQUEST_HEADROOM_BYTES,
+        )?;
+        self.at_least("limits.output_hard_bytes", limits.output_hard_bytes, "limits.value_bytes", value)?;
+        let soft = limits.output_soft_bytes.0;
+        self.at_least("limits.output_hard_bytes", limits.output_hard_bytes, "limits.output_soft_bytes", soft)
+    }
+
+    /// Refuses a size that is too small for another setting, and blames the one
+    /// that somebody wrote.
+    fn at_least(&self, key: &str, size: Size, other: &str, least: u64) -> Result<(), ConfigError> {
+        if size.0 >= least {
+            return Ok(());
+        }
+        let blamed = if self.sources.of(key).is_some() { key } else { other };
+        let least = Size(least);
+        let reason =
+            format!("`{key}` is {size} but `{other}` needs at least {least}: raise the one or lower the other");
+        Err(self.refuse(blamed, reason))
+    }
+
+    fn check_listen(&self) -> Result<(), ConfigError> {
+        let listen = &self.listen;
+        for (key, port) in [("listen.http_port", listen.http_port), ("listen.memcached_port", listen.memcached_port)] {
+            if port != 0 {
+                return Err(self.refuse(key, format!("port {port} is not served by this version: leave it 0")));
+            }
+        }
+        if listen.port == 0 && listen.core_port_base == 0 {
+            let reason = "this and `listen.core_port_base` are both 0, so no client could connect: set one".to_string();
+            return Err(self.refuse("listen.port", reason));
+        }
+        if listen.backlog == 0 {
+            return Err(self.refuse("listen.backlog", "0 is too small: write at least 1".to_string()));
+        }
+        let host = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+        if listen.announce.len() > ANNOUNCE_BYTES_MAX || !listen.announce.bytes().all(host) {
+            let reason = format!("`{}` is not a host name or an IP address", listen.announce.escape_debug());
+            return Err(self.refuse("listen.announce", reason));
+        }
+        Ok(())
+    }
+}

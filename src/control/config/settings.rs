@@ -1,0 +1,222 @@
+//! Every setting: name, kind, default and meaning, declared once. The comment on
+//! a field is what `--print-config` and docs/configuration.md say about its key.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::source::Sources;
+use super::values::{CpuList, Eviction, Idle, LogFormat, Memory, Size, SlotList, Span, TomlText};
+
+/// One key, with its documentation.
+#[derive(Debug)]
+pub(super) struct KeyDoc {
+    pub name: &'static str,
+    pub doc: &'static [&'static str],
+}
+
+/// A section's documentation and keys. The root has no name.
+#[derive(Debug)]
+pub(super) struct SectionDoc {
+    pub name: &'static str,
+    pub about: &'static [&'static str],
+    pub keys: &'static [KeyDoc],
+}
+
+/// The values of a section's keys in the order of its [`SectionDoc`], as TOML.
+pub(super) trait Section {
+    fn values(&self) -> Vec<Option<String>>;
+}
+
+/// Declares a section. Keys with a default may be left out of the file; a section
+/// without defaults is an element of a list.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $name:ident {
+        $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:expr,)+
+        $(; $($(#[doc = $subdoc:literal])+ $(#[serde($attribute:ident)])? $sub:ident: $subtype:ty,)+)?
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[doc = $doc])+ pub $key: $type,)+
+            $($($(#[doc = $subdoc])+ $(#[serde($attribute)])? pub $sub: $subtype,)+)?
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)+ $($($sub: Default::default(),)+)? }
+            }
+        }
+
+        section!(@docs $name [$($about),+] $($key [$($doc),+])+);
+    };
+    ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $doc:literal])+ $key:ident: $type:ty,)+ }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[doc = $doc])+ pub $key: $type,)+ }
+
+        section!(@docs $name [$($about),+] $($key [$($doc),+])+);
+    };
+    (@docs $name:ident [$($about:literal),+] $($key:ident [$($doc:literal),+])+) => {
+        impl $name {
+            pub(super) const ABOUT: &'static [&'static str] = &[$($about),+];
+            pub(super) const KEYS: &'static [KeyDoc] = &[$(KeyDoc { name: stringify!($key), doc: &[$($doc),+] }),+];
+        }
+
+        impl Section for $name {
+            fn values(&self) -> Vec<Option<String>> {
+                vec![$(self.$key.toml_text()),+]
+            }
+        }
+    };
+}
+
+section! {
+    /// What the whole process may use, and what it does when that is full.
+    Config {
+        /// Memory for everything the cores hold: records, index, expiry, buffers. A part such
+        /// as "80%" is of the cgroup's limit where there is one, of the machine's memory
+        /// otherwise; a size such as "12GB" is taken as it is. Split evenly over the cores,
+        /// except for those that say otherwise in `[[core]]`.
+        memory: Memory = Memory::Percent(80),
+        /// What a full core does when a write needs room. "clock" evicts records that were not
+        /// read lately; "noeviction" refuses the write with an OOM error and keeps serving reads.
+        eviction: Eviction = Eviction::Clock,
+        ;
+        /// Which CPUs serve data.
+        cores: Cores,
+        /// Exceptions for single cores.
+        core: Vec<CoreOverride>,
+        /// Addresses and ports.
+        listen: Listen,
+        /// What clients may ask for.
+        limits: Limits,
+        /// Log lines.
+        log: Log,
+        /// Where each value came from.
+        #[serde(skip)]
+        sources: Sources,
+    }
+}
+
+section! {
+    /// Which CPUs serve data, and what they do when there is nothing to do.
+    Cores {
+        /// One core of Ringfence is pinned to each of these CPUs: "2-15", "0,2,4" or [2, 4, 6]; the
+        /// first is core 0. "auto" takes every CPU that the process may run on; when there are more
+        /// than two, the first of them (mostly CPU 0, where Linux handles most interrupts) is left
+        /// to the control thread. At most 256.
+        cpus: CpuList = CpuList::Auto,
+        /// What a core does when it has nothing to do. "park" sleeps until the kernel wakes it:
+        /// for machines shared with other work. "adaptive" polls for `spin`, then sleeps. "busy"
+        /// polls forever: the shortest latency, and 100 % of each CPU at all times.
+        idle: Idle = Idle::Adaptive,
+        /// How long "adaptive" polls before it sleeps. At most 1s.
+        spin: Span = Span(Duration::from_micros(20)),
+    }
+}
+
+section! {
+    /// An exception for one core, named by its CPU. Repeat the section for more cores.
+    CoreOverride {
+        /// The CPU of the core that this section is about. Needed.
+        cpu: usize,
+        /// This core's memory: a size, or a part of what the host has. It comes out of the whole
+        /// `memory`; what is left is split evenly over the cores that say nothing.
+        memory: Option<Memory>,
+        /// The hash slots that this core owns: "6144-8191" or "0-99,200-299", of 0 to 16383. Slots that
+        /// no core names are split evenly over the cores that say nothing.
+        slots: Option<SlotList>,
+    }
+}
+
+section! {
+    /// Addresses and ports. A port of 0 is off.
+    Listen {
+        /// The IP address to listen on, v4 or v6. "0.0.0.0" and "::" listen on every interface;
+        /// there are no passwords, so keep such a host behind a firewall.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The host name or address that cluster clients are told to connect to. Empty means the
+        /// bind address or, where that is unspecified, the address that the client connected to.
+        announce: String = String::new(),
+        /// The shared port, for every Redis client: connections are moved to the core that owns
+        /// their keys.
+        port: u16 = 6379,
+        /// Core ports, for cluster clients: core i listens on this plus i, so that each request
+        /// goes straight to the core that owns its key.
+        core_port_base: u16 = 16_400,
+        /// HTTP for values. Not served by this version: must be 0.
+        http_port: u16 = 0,
+        /// The memcached protocols. Not served by this version: must be 0.
+        memcached_port: u16 = 0,
+        /// HTTP for operators: /metrics, /healthz and /readyz.
+        admin_port: u16 = 9600,
+        /// Connections that the kernel holds for each listener until they are accepted. The kernel
+        /// cuts it down to net.core.somaxconn.
+        backlog: u32 = 4096,
+    }
+}
+
+section! {
+    /// What clients may ask for. A limit stands between one client's mistake and everyone's memory.
+    Limits {
+        /// Connections in the whole process. At most 1000000. When this is left out and the process
+        /// may not open so many files, it is lowered to fit, and the log says so.
+        connections: u32 = 10_000,
+        /// Bytes in one key. At most 65535.
+        key_bytes: Size = Size(65_535),
+        /// Bytes in one value. At most 512MB.
+        value_bytes: Size = Size::mb(8),
+        /// Arguments in one command. At most 1048576, as in Redis.
+        args: u32 = 1_048_576,
+        /// Bytes that one connection may have sent and Ringfence not yet executed. At most 1GB; at
+        /// least 128KB more than `value_bytes`, so that the largest write fits.
+        request_bytes: Size = Size::mb(64),
+        /// Replies waiting for one client at which Ringfence stops reading from it.
+        output_soft_bytes: Size = Size::mb(1),
+        /// Replies waiting for one client at which Ringfence closes the connection. At most 4GB; at
+        /// least `output_soft_bytes` and `value_bytes`.
+        output_hard_bytes: Size = Size::mb(256),
+    }
+}
+
+section! {
+    /// Log lines, on standard error.
+    Log {
+        /// Which lines to write: off, error, warn, info, debug or trace; or filters by module, such
+        /// as "info,ringfence::io=debug".
+        level: String = "info".to_string(),
+        /// "human" writes lines for people, coloured on a terminal; "json" writes an object per line.
+        format: LogFormat = LogFormat::Human,
+    }
+}
+
+/// All sections, in the order in which they are printed.
+pub(super) const SECTIONS: [SectionDoc; 6] = [
+    SectionDoc { name: "", about: Config::ABOUT, keys: Config::KEYS },
+    SectionDoc { name: "cores", about: Cores::ABOUT, keys: Cores::KEYS },
+    SectionDoc { name: LIST_SECTION, about: CoreOverride::ABOUT, keys: CoreOverride::KEYS },
+    SectionDoc { name: "listen", about: Listen::ABOUT, keys: Listen::KEYS },
+    SectionDoc { name: "limits", about: Limits::ABOUT, keys: Limits::KEYS },
+    SectionDoc { name: "log", about: Log::ABOUT, keys: Log::KEYS },
+];
+
+/// The section that is a list.
+pub(super) const LIST_SECTION: &str = "core";
+
+impl Config {
+    /// The section called `name`; `None` for the list, which may have many elements.
+    pub(super) fn section(&self, name: &str) -> Option<&dyn Section> {
+        match name {
+            "" => Some(self),
+            "cores" => Some(&self.cores),
+            "listen" => Some(&self.listen),
+            "limits" => Some(&self.limits),
+            "log" => Some(&self.log),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Counters as Prometheus text. Every metric is one row of `METRICS`: its name,
+//! its kind, what it means and where in a core's snapshot it is read.
+
+use std::fmt::Write;
+
+use crate::node::stats::{CoreSnapshot, Family, TurnHistogram};
+
+/// The `Content-Type` of [`render`]'s output.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    value: Value,
+}
+
+/// A kind of memory and where its bytes are read.
+type Kind = (&'static str, fn(&CoreSnapshot) -> u64);
+
+/// How a metric is read from a snapshot; also decides its type.
+enum Value {
+    /// A count that only grows.
+    Counter(fn(&CoreSnapshot) -> u64),
+    /// A number that comes and goes.
+    Gauge(fn(&CoreSnapshot) -> u64),
+    /// Counts by command family.
+    Families(fn(&CoreSnapshot) -> &[u64; Family::COUNT]),
+    /// Numbers that come and go, by kind of memory.
+    Memory(&'static [Kind]),
+    /// Times.
+    Histogram(fn(&CoreSnapshot) -> &TurnHistogram),
+}
+
+impl Value {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Counter(_) | Self::Families(_) => "counter",
+            Self::Gauge(_) | Self::Memory(_) => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+use Value::{Counter, Families, Gauge, Histogram, Memory};
+
+const fn row(name: &'static str, help: &'static str, value: Value) -> Metric {
+    Metric { name, help, value }
+}
+
+/// The parts of a core's budget, as values of the label `kind`.
+const MEMORY_KINDS: &[Kind] = &[
+    ("live", |s| s.memory.live),
+    ("dead", |s| s.memory.dead),
+    ("free", |s| s.memory.free),
+    ("index", |s| s.memory.index),
+    ("wheel", |s| s.memory.wheel),
+    ("reserved", |s| s.memory.reserved),
+];
+
+const METRICS: &[Metric] = &[
+    row("ringfence_core_cpu", "The CPU that the core is pinned to.", Gauge(|s| s.cpu as u64)),
+    row("ringfence_commands_total", "Commands executed, by family.", Families(|s| &s.ops)),
+    row("ringfence_hits_total", "Keys looked up by read commands and found.", Counter(|s| s.hits)),
+    row("ringfence_misses_total", "Keys looked up by read commands and not found.", Counter(|s| s.misses)),
+    row("ringfence_expired_keys_total", "Keys removed because their time had passed.", Counter(|s| s.expired)),
+    row("ringfence_expired_bytes_total", "Bytes of the records that expired.", Counter(|s| s.expired_bytes)),
+    row("ringfence_evicted_keys_total", "Keys removed to make room.", Counter(|s| s.evicted)),
+    row("ringfence_evicted_bytes_total", "Bytes of the records that were evicted.", Counter(|s| s.evicted_bytes)),
+    row("ringfence_keys", "Keys stored.", Gauge(|s| s.keys)),
+    row("ringfence_keys_with_expiry", "Keys stored that have an expiry.", Gauge(|s| s.keys_with_expiry)),
+    row("ringfence_memory_budget_bytes", "Memory that the core may use.", Gauge(|s| s.memory.budget)),
+    row("ringfence_memory_bytes", "Where the core's memory is, by kind.", Memory(MEMORY_KINDS)),
+    row(
+        "ringfence_memory_resident_bytes",
+        "What the kernel holds in memory for the core.",
+        Gauge(|s| s.memory.resident),
+    ),
+    row("ringfence_connections", "Connections open.", Gauge(|s| s.connections_current)),
+    row("ringfence_connections_accepted_total", "Connections accepted.", Counter(|s| s.connections_total)),
+    row(
+        "ringfence_connections_refused_total",
+        "Connections closed at once because of limits.connections.",
+        Counter(|s| s.connections_refused),
+    ),
+    row(
+        "ringfence_cross_core_forwards_total",
+        "Commands sent to another core because it owns the key. Zero for clients on core ports.",
+        Counter(|s| s.forwards),
+    ),
+    row(
+        "ringfence_connections_steered_total",
+        "Connections moved to the core that owns their keys.",
+        Counter(|s| s.steered),
+    ),
+    row("ringfence_parse_errors_total", "Requests that did not follow the protocol.", Counter(|s| s.parse_errors)),
+    row(
+        "ringfence_limit_errors_total",
+        "Requests or connections refused because of a limit.",
+        Counter(|s| s.limit_errors),
+    ),
+    row("ringfence_received_bytes_total", "Bytes received from clients.", Counter(|s| s.bytes_in)),
+    row("ringfence_sent_bytes_total", "Bytes sent to clients.", Counter(|s| s.bytes_out)),
+    row("ringfence_turns_total", "Turns of the core's loop.", Counter(|s| s.turns)),
+    row(
+        "ringfence_turn_duration_seconds",
+        "How long turns of the core's loop took, waiting not included.",
+        Histogram(|s| &s.turn_time),
+    ),
+    row("ringfence_parks_total", "Times the core parked until the kernel woke it.", Counter(|s| s.parks)),
+    row(
+        "ringfence_output_paused_total",
+        "Times a connection's reads paused because its replies were not taken.",
+        Counter(|s| s.output_paused),
+    ),
+    row("ringfence_receive_starved_total", "Receives that found no free buffer.", Counter(|s| s.recv_starved)),
+];
+
+/// Writes the metrics of all cores. A core that did not answer in time is `None`
+/// at its index: it shows as down, and its counters are left out.
+pub fn render(cores: &[Option<CoreSnapshot>]) -> String {
+    let mut out = String::with_capacity(4096 + cores.len() * 4096);
+    head(&mut out, "ringfence_build_info", "The version that is running.", "gauge");
+    line(&mut out, "ringfence_build_info", format_args!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+    head(&mut out, "ringfence_core_up", "Whether the core answered in time.", "gauge");
+    for (core, snapshot) in cores.iter().enumerate() {
+        line(&mut out, "ringfence_core_up", format_args!("core=\"{core}\""), u64::from(snapshot.is_some()));
+    }
+    for metric in METRICS {
+        head(&mut out, metric.name, metric.help, metric.value.kind());
+        for snapshot in cores.iter().flatten() {
+            samples(&mut out, metric, snapshot);
+        }
+    }
+    out
+}
+
+fn head(out: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: std::fmt::Arguments<'_>, value: u64) {
+    let _ = writeln!(out, "{name}{{{labels}}} {value}");
+}
+
+fn samples(out: &mut String, metric: &Metric, snapshot: &CoreSnapshot) {
+    let (name, core) = (metric.name, snapshot.core);
+    match &metric.value {
+        Counter(read) | Gauge(read) => line(out, name, format_args!("core=\"{core}\""), read(snapshot)),
+        Families(read) => {
+            for (family, count) in Family::names().iter().zip(read(snapshot)) {
+                line(out, name, format_args!("core=\"{core}\",family=\"{family}\""), *count);
+            }
+        }
+        Memory(kinds) => {
+            for (kind, read) in *kinds {
+                line(out, name, format_args!("core=\"{core}\",kind=\"{kind}\""), read(snapshot));
+            }
+        }
+        Histogram(read) => histogram(out, name, core, read(snapshot)),
+    }
+}
+
+fn histogram(out: &mut String, name: &str, core: usize, times: &TurnHistogram) {
+    let mut below = 0;
+    for (i, count) in times.buckets.iter().enumerate() {
+        below += count;
+        match TurnHistogram::bound_ns(i) {
+            Some(ns) => {
+                let _ = writeln!(out, "{name}_bucket{{core=\"{core}\",le=\"{}\"}} {below}", seconds(ns));
+            }
+            None => {
+                let _ = writeln!(out, "{name}_bucket{{core=\"{core}\",le=\"+Inf\"}} {below}");
+            }
+        }
+    }
+    let _ = writeln!(out, "{name}_sum{{core=\"{core}\"}} {}", seconds(times.sum_ns));
+    let _ = writeln!(out, "{name}_count{{core=\"{core}\"}} {}", times.count);
+}
+
+/// Nanoseconds as seconds.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn snapshot(core: usize) -> CoreSnapshot {
+        let mut snapshot = CoreSnapshot { core, cpu: core + 2, forwards: 7, keys: 3, ..CoreSnapshot::default() };
+        snapshot.ops[Family::Read as usize] = 11;
+        snapshot.memory.dead = 4096;
+        for ns in [500, 1500, 1500, 3_000_000, 9_000_000_000] {
+            snapshot.turn_time.record(ns);
+        }
+        snapshot
+    }
+
+    /// Checks the format and returns every sample by its name and labels.
+    fn check(text: &str) -> BTreeMap<String, f64> {
+        let mut samples = BTreeMap::new();
+        let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut helped = BTreeSet::new();
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, words) = help.split_once(' ').expect("a help has words");
+                assert!(helped.insert(name) && words.ends_with('.'), "{line}");
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').unwrap();
+                assert!(helped.contains(name) && kinds.insert(name, kind).is_none(), "{line}");
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').unwrap();
+                let owner = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end).filter(|base| kinds.get(base) == Some(&"histogram")));
+                assert!(kinds.contains_key(owner.unwrap_or(name)), "{line} has no TYPE above it");
+                for label in labels.strip_suffix('}').unwrap().split(',') {
+                    let (label, value) = label.split_once('=').unwrap();
+                    assert!(label.bytes().all(|b| b.is_ascii_lowercase()), "{line}");
+                    assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{line}");
+                }
+                assert!(samples.insert(series.to_string(), value.parse().unwrap()).is_none(), "{line} is there twice");
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut names = BTreeSet::new();
+        for metric in METRICS {
+            let (name, kind) = (metric.name, metric.value.kind());
+            assert!(names.insert(name), "{name} is declared twice");
+            assert!(name.starts_with("ringfence_"), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+        }
+    }
+
+    #[test]
+    fn every_metric_has_a_sample_for_each_core_that_answered() {
+        let samples = check(&render(&[Some(snapshot(0)), None, Some(snapshot(2))]));
+        for metric in METRICS {
+            for core in [0, 2] {
+                let labels = format!("{{core=\"{core}\"");
+                let found = samples.keys().any(|series| series.starts_with(metric.name) && series.contains(&labels));
+                assert!(found, "{} has no sample of core {core}", metric.name);
+            }
+        }
+        assert_eq!(samples["ringfence_core_up{core=\"0\"}"], 1.0);
+        assert_eq!(samples["ringfence_core_up{core=\"1\"}"], 0.0);
+        assert!(!samples.contains_key("ringfence_keys{core=\"1\"}"));
+        assert_eq!(samples["ringfence_cross_core_forwards_total{core=\"2\"}"], 7.0);
+        assert_eq!(samples["ringfence_core_cpu{core=\"2\"}"], 4.0);
+        assert_eq!(samples["ringfence_commands_total{core=\"0\",family=\"read\"}"], 11.0);
+        assert_eq!(samples["ringfence_memory_bytes{core=\"0\",kind=\"dead\"}"], 4096.0);
+    }
+
+    #[test]
+    fn histogram_buckets_are_cumulative_and_end_at_infinity() {
+        let text = render(&[Some(snapshot(0))]);
+        check(&text);
+        let buckets: Vec<(f64, u64)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("ringfence_turn_duration_seconds_bucket{core=\"0\",le=\""))
+            .map(|rest| rest.split_once("\"} ").unwrap())
+            .map(|(bound, count)| (bound.replace("+Inf", "inf").parse().unwrap(), count.parse().unwrap()))
+            .collect();
+        assert_eq!(buckets.len(), TurnHistogram::BUCKETS);
+        assert_eq!(buckets[..3], [(1e-6, 1), (2e-6, 3), (4e-6, 3)]);
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, 5)));
+        assert!(text.contains("ringfence_turn_duration_seconds_count{core=\"0\"} 5\n"));
+        assert!(text.contains("ringfence_turn_duration_seconds_sum{core=\"0\"} 9.0030035\n"), "{text}");
+    }
+
+    #[test]
+    fn a_process_without_answers_still_renders() {
+        let samples = check(&render(&[None]));
+        assert_eq!(samples.len(), 2, "build info and one core that is down");
+    }
+}

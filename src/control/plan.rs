@@ -1,0 +1,298 @@
+//! From what the operator wrote and what the host allows to what each core gets.
+//! The plan is plain numbers: whoever carries it out decides nothing.
+
+mod divide;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::config::ranges::{format_list, format_ranges};
+use super::config::values::{CpuList, Eviction, Idle};
+use super::config::{Config, ConfigError, Log};
+use super::host::HostFacts;
+use crate::base::SLOT_COUNT;
+use crate::base::units::format_size;
+
+/// The most cores that one process runs.
+pub const CORES_MAX: usize = 256;
+
+/// Descriptors that a core uses besides connections: rings, eventfds, listeners,
+/// and the executor's own.
+const DESCRIPTORS_PER_CORE: u64 = 64;
+
+/// Descriptors of the process: standard streams, the admin port, log and map files.
+const DESCRIPTORS_BASE: u64 = 64;
+
+// Every core must be able to own a slot.
+const _: () = assert!(CORES_MAX <= SLOT_COUNT);
+
+/// What one core gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorePlan {
+    /// Its index, from 0: the order of `cores.cpus`.
+    pub index: usize,
+    /// The CPU to pin it to.
+    pub cpu: usize,
+    /// All memory that it may use.
+    pub memory_bytes: u64,
+    /// The slots that it owns, as sorted inclusive ranges.
+    pub slots: Vec<(u16, u16)>,
+    /// Its own port, if core ports are on.
+    pub port: Option<u16>,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenPlan {
+    /// The address for every listener.
+    pub bind: IpAddr,
+    /// The host that cluster clients are told; `None` if it is where the connection arrived.
+    pub announce: Option<String>,
+    /// The port that all cores share.
+    pub port: Option<u16>,
+    /// Where the admin port listens.
+    pub admin: Option<SocketAddr>,
+    /// Connections that the kernel holds until they are accepted.
+    pub backlog: u32,
+}
+
+/// What clients may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitsPlan {
+    /// Connections in the whole process.
+    pub connections: usize,
+    /// Bytes in a key.
+    pub key_bytes: usize,
+    /// Bytes in a value.
+    pub value_bytes: usize,
+    /// Arguments in a command.
+    pub args: usize,
+    /// Bytes received on one connection and not yet executed.
+    pub request_bytes: usize,
+    /// Unsent replies of one connection at which reading pauses.
+    pub output_soft_bytes: usize,
+    /// Unsent replies of one connection at which it is closed.
+    pub output_hard_bytes: usize,
+}
+
+/// What the process does, resolved for one host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The cores, by index.
+    pub cores: Vec<CorePlan>,
+    /// The CPU for the control thread, or `None` to let it share the cores' CPUs.
+    pub control_cpu: Option<usize>,
+    /// What a full core does.
+    pub eviction: Eviction,
+    /// What a core does with nothing to do.
+    pub idle: Idle,
+    /// How long an adaptive core polls before it parks.
+    pub spin: Duration,
+    /// Where to listen.
+    pub listen: ListenPlan,
+    /// What clients may ask for.
+    pub limits: LimitsPlan,
+    /// Log lines.
+    pub log: Log,
+    /// Open files that the plan needs: raise the soft limit to this.
+    pub file_descriptors: u64,
+    /// Where the plan differs from what one may expect, as sentences for the log.
+    pub notes: Vec<String>,
+}
+
+impl Config {
+    /// Resolves this configuration for a host. `core_memory_min` is the least
+    /// memory with which a core can work.
+    ///
+    /// # Errors
+    /// If the host cannot give what the configuration asks for.
+    pub fn plan(&self, facts: &HostFacts, core_memory_min: u64) -> Result<Plan, ConfigError> {
+        let mut notes = Vec::new();
+        let cpus = self.plan_cpus(facts, &mut notes)?;
+        self.check_overrides(&cpus)?;
+        let memory = self.plan_memory(&cpus, facts, core_memory_min)?;
+        let slots = self.plan_slots(&cpus)?;
+        let ports = self.plan_ports(cpus.len())?;
+        let (connections, file_descriptors) = self.plan_connections(cpus.len(), facts, &mut notes)?;
+        if !self.listen.bind.is_loopback() {
+            notes.push(format!(
+                "listen.bind is {}: whoever reaches it may read and delete everything, so keep it behind a firewall",
+                self.listen.bind
+            ));
+        }
+        let limits = &self.limits;
+        Ok(Plan {
+            control_cpu: facts.affinity.iter().copied().find(|cpu| !cpus.contains(cpu)),
+            cores: (cpus.into_iter().zip(memory).zip(slots).zip(ports).enumerate())
+                .map(|(index, (((cpu, memory_bytes), slots), port))| CorePlan { index, cpu, memory_bytes, slots, port })
+                .collect(),
+            eviction: self.eviction,
+            idle: self.cores.idle,
+            spin: self.cores.spin.0,
+            listen: self.plan_listen(),
+            limits: LimitsPlan {
+                connections: connections as usize,
+                key_bytes: limits.key_bytes.0 as usize,
+                value_bytes: limits.value_bytes.0 as usize,
+                args: limits.args as usize,
+                request_bytes: limits.request_bytes.0 as usize,
+                output_soft_bytes: limits.output_soft_bytes.0 as usize,
+                output_hard_bytes: limits.output_hard_bytes.0 as usize,
+            },
+            log: self.log.clone(),
+            file_descriptors,
+            notes,
+        })
+    }
+
+    fn plan_cpus(&self, facts: &HostFacts, notes: &mut Vec<String>) -> Result<Vec<usize>, ConfigError> {
+        let mask = &facts.affinity;
+        match &self.cores.cpus {
+            CpuList::Auto => {
+                // The first CPU stays free because Linux handles most interrupts
+                // and all its housekeeping there.
+                let free = usize::from(mask.len() > 2);
+                let mut cpus: Vec<usize> = mask.iter().copied().skip(free).collect();
+                if cpus.len() > CORES_MAX {
+                    notes.push(format!("only {CORES_MAX} of {} CPUs serve data: a process runs no more", cpus.len()));
+                    cpus.truncate(CORES_MAX);
+                }
+                match cpus.len() {
+                    0 => Err(self.refuse("cores.cpus", "the process may run on no CPU at all".to_string())),
+                    _ => Ok(cpus),
+                }
+            }
+            CpuList::These(cpus) if cpus.is_empty() => {
+                Err(self.refuse("cores.cpus", "no CPU is listed: write \"auto\" or at least one".to_string()))
+            }
+            CpuList::These(cpus) if cpus.len() > CORES_MAX => {
+                Err(self.refuse("cores.cpus", format!("{} CPUs are listed: at most {CORES_MAX} can serve", cpus.len())))
+            }
+            CpuList::These(cpus) => match cpus.iter().find(|cpu| !mask.contains(cpu)) {
+                None => Ok(cpus.clone()),
+                Some(outside) => Err(self.refuse(
+                    "cores.cpus",
+                    format!(
+                        "CPU {outside} is outside the affinity mask {}: list CPUs of the mask, or widen it with \
+                         `taskset -c`, systemd's CPUAffinity= or the container's cpuset",
+                        format_list(mask)
+                    ),
+                )),
+            },
+        }
+    }
+
+    fn check_overrides(&self, cpus: &[usize]) -> Result<(), ConfigError> {
+        for (i, core) in self.core.iter().enumerate() {
+            if !cpus.contains(&core.cpu) {
+                let reason = format!("CPU {} serves no data: `cores.cpus` is {}", core.cpu, format_list(cpus));
+                return Err(self.refuse("core.cpu", reason));
+            }
+            if self.core[..i].iter().any(|before| before.cpu == core.cpu) {
+                return Err(self.refuse("core.cpu", format!("CPU {} has two sections: write one", core.cpu)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The port of each core, and that no two listeners meet.
+    fn plan_ports(&self, cores: usize) -> Result<Vec<Option<u16>>, ConfigError> {
+        let listen = &self.listen;
+        if listen.port != 0 && listen.port == listen.admin_port {
+            let key = if self.sources.of("listen.admin_port").is_some() { "listen.admin_port" } else { "listen.port" };
+            return Err(self.refuse(key, format!("port {} is both `port` and `admin_port`: change one", listen.port)));
+        }
+        if listen.core_port_base == 0 {
+            return Ok(vec![None; cores]);
+        }
+        let first = usize::from(listen.core_port_base);
+        let last = first + cores - 1;
+        if last > usize::from(u16::MAX) {
+            let reason =
+                format!("{cores} cores need ports up to {last}: at most {} fits", usize::from(u16::MAX) + 1 - cores);
+            return Err(self.refuse("listen.core_port_base", reason));
+        }
+        for (key, port) in [("listen.port", listen.port), ("listen.admin_port", listen.admin_port)] {
+            if (first..=last).contains(&usize::from(port)) {
+                let key = if self.sources.of(key).is_some() { key } else { "listen.core_port_base" };
+                let reason = format!("port {port} is needed twice: the cores listen on {first} to {last}");
+                return Err(self.refuse(key, reason));
+            }
+        }
+        Ok((first..=last).map(|port| Some(port as u16)).collect())
+    }
+
+    /// How many connections there may be, and the open files which that needs.
+    fn plan_connections(
+        &self,
+        cores: usize,
+        facts: &HostFacts,
+        notes: &mut Vec<String>,
+    ) -> Result<(u64, u64), ConfigError> {
+        let wanted = u64::from(self.limits.connections);
+        let besides = DESCRIPTORS_PER_CORE * cores as u64 + DESCRIPTORS_BASE;
+        let (needed, allowed) = (wanted + besides, facts.file_descriptors_max);
+        if needed <= allowed {
+            return Ok((wanted, needed));
+        }
+        let remedy = format!("`ulimit -n {needed}` or systemd's LimitNOFILE={needed}");
+        if self.sources.of("limits.connections").is_some() || allowed <= besides {
+            let reason =
+                format!("{wanted} connections on {cores} cores need {needed} open files; {allowed} are allowed");
+            return Err(self.refuse("limits.connections", format!("{reason}: raise that with {remedy}")));
+        }
+        let fits = allowed - besides;
+        notes.push(format!(
+            "limits.connections is {fits} instead of {wanted}: only {allowed} open files are allowed; {remedy} lifts it"
+        ));
+        Ok((fits, allowed))
+    }
+
+    fn plan_listen(&self) -> ListenPlan {
+        let listen = &self.listen;
+        let announce = match listen.announce.as_str() {
+            "" if listen.bind.is_unspecified() => None,
+            "" => Some(listen.bind.to_string()),
+            host => Some(host.to_string()),
+        };
+        ListenPlan {
+            bind: listen.bind,
+            announce,
+            port: (listen.port != 0).then_some(listen.port),
+            admin: (listen.admin_port != 0).then(|| SocketAddr::new(listen.bind, listen.admin_port)),
+            backlog: listen.backlog,
+        }
+    }
+}
+
+/// The plan for people: what `--check-config` says.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for core in &self.cores {
+            let slots = format_ranges(&core.slots);
+            write!(f, "core {}: CPU {}, {}, slots {slots}", core.index, core.cpu, format_size(core.memory_bytes))?;
+            match core.port {
+                Some(port) => writeln!(f, ", port {port}")?,
+                None => writeln!(f)?,
+            }
+        }
+        match self.control_cpu {
+            Some(cpu) => writeln!(f, "control thread: CPU {cpu}")?,
+            None => writeln!(f, "control thread: shares the cores' CPUs")?,
+        }
+        match self.listen.port {
+            Some(port) => writeln!(f, "clients: {}", SocketAddr::new(self.listen.bind, port))?,
+            None => writeln!(f, "clients: core ports only")?,
+        }
+        match self.listen.admin {
+            Some(address) => writeln!(f, "admin: http://{address}/")?,
+            None => writeln!(f, "admin: off")?,
+        }
+        writeln!(f, "connections: {}", self.limits.connections)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
