@@ -1,0 +1,555 @@
+//! One core's loop: what the ring completes goes to the node, what the node wants
+//! goes to the ring. All of it runs on the core's own thread.
+
+use std::io::Write;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::clock::Clock;
+use super::connection::{Connection, Connections, Phase, Receiving};
+use super::mesh::{Mail, Mesh};
+use super::ring::{Completion, Key, RECEIVE_BYTES, Received, Ring};
+use crate::node::Node;
+use crate::node::mailbox::ConnId;
+use crate::node::session::{Scope, State};
+use crate::node::stats::CoreSnapshot;
+
+/// How long an ended connection's late input is thrown away before it is closed.
+const LINGER: Duration = Duration::from_millis(500);
+/// How long accepting pauses when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a connection over the limit is told, as redis-server words it.
+const REFUSAL: &[u8] = b"-ERR max number of clients reached (limits.connections)\r\n";
+/// A stopping core counts as quiet after this long without input.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// What the control thread asks of a core.
+pub enum Order {
+    /// Copy the counters.
+    Snapshot(std::sync::mpsc::Sender<CoreSnapshot>),
+    /// Accept no more, answer what has arrived, close; say when it is done, after
+    /// this long at the latest.
+    Stop(Duration, std::sync::mpsc::Sender<usize>),
+    /// Every core is done: leave.
+    Leave,
+}
+
+/// A listening socket of a core.
+pub struct Listener {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// What its connections cover.
+    pub scope: Scope,
+    /// Whether an accept is armed.
+    armed: bool,
+}
+
+impl Listener {
+    /// A listener whose accept is not armed yet.
+    pub fn new(socket: OwnedFd, scope: Scope) -> Self {
+        Self { socket, scope, armed: false }
+    }
+}
+
+/// Connections of the whole process. Counted when one opens or closes, never for a request.
+pub struct ConnectionLimit {
+    /// How many there are.
+    pub open: AtomicUsize,
+    /// How many there may be.
+    pub max: usize,
+}
+
+/// All that a core is made of.
+pub struct Parts {
+    /// The ring, made on this thread.
+    pub ring: Ring,
+    /// The keys and sessions.
+    pub node: Node,
+    /// The mailboxes.
+    pub mesh: Mesh,
+    /// Where clients come in.
+    pub listeners: Vec<Listener>,
+    /// The address of the listeners.
+    pub bind: IpAddr,
+    /// Where the control thread's orders come in.
+    pub orders: Receiver<Order>,
+    /// Written by the control thread after each order.
+    pub order_signal: OwnedFd,
+    /// The process's connections.
+    pub limit: Arc<ConnectionLimit>,
+}
+
+/// How far stopping has come.
+enum Stopping {
+    No,
+    Draining { deadline: Duration, done: std::sync::mpsc::Sender<usize> },
+    Drained,
+    Leaving,
+}
+
+/// One core.
+pub struct Core {
+    ring: Ring,
+    node: Node,
+    mesh: Mesh,
+    listeners: Vec<Listener>,
+    bind: IpAddr,
+    orders: Receiver<Order>,
+    order_signal: OwnedFd,
+    limit: Arc<ConnectionLimit>,
+    connections: Connections,
+    clock: Clock,
+    now: Duration,
+    last_input: Duration,
+    news: Vec<Completion>,
+    /// Ended connections and when to close them, soonest first.
+    lingering: std::collections::VecDeque<(Duration, ConnId)>,
+    /// When to arm the accepts again that failed.
+    accept_again: Option<Duration>,
+    stopping: Stopping,
+}
+
+impl Core {
+    /// A core that accepts connections from its first turn.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { ring, node, mesh, listeners, bind, orders, order_signal, limit } = parts;
+        let mut core = Self {
+            ring,
+            node,
+            mesh,
+            listeners,
+            bind,
+            orders,
+            order_signal,
+            limit,
+            connections: Connections::default(),
+            clock: Clock::new(),
+            now: Duration::ZERO,
+            last_input: Duration::ZERO,
+            news: Vec::new(),
+            lingering: std::collections::VecDeque::new(),
+            accept_again: None,
+            stopping: Stopping::No,
+        };
+        core.ring.watch(core.order_signal.as_raw_fd());
+        core.ring.notify(false);
+        core.arm_accepts();
+        core
+    }
+
+    /// The ring, to wait on.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// The mailboxes, to look into before waiting.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The time at the start of the last turn.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// The time, read anew.
+    pub fn read_time(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Whether the core has been told to leave.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.stopping, Stopping::Leaving)
+    }
+
+    /// Whether the core must not sleep long, because it is stopping.
+    pub fn is_stopping(&self) -> bool {
+        !matches!(self.stopping, Stopping::No)
+    }
+
+    /// Counts a wait.
+    pub fn count_park(&mut self) {
+        self.node.counters().parks += 1;
+    }
+
+    /// One turn: everything that has happened is executed, and what follows from it
+    /// is queued on the ring. Answers whether there was anything.
+    pub fn turn(&mut self) -> bool {
+        let reading = self.clock.read();
+        self.now = reading.monotonic;
+        self.node.set_time(reading.unix_us);
+        let mut busy = self.handle_news();
+        busy |= self.handle_mail();
+        self.settle();
+        self.post_mail();
+        self.keep_time();
+        if busy {
+            let took = self.clock.monotonic() - self.now;
+            let counters = self.node.counters();
+            counters.turns += 1;
+            counters.turn_time.record(took.as_nanos() as u64);
+        }
+        busy
+    }
+
+    fn handle_news(&mut self) -> bool {
+        let mut news = std::mem::take(&mut self.news);
+        self.ring.reap(&mut news);
+        let any = !news.is_empty();
+        for completion in news.drain(..) {
+            match completion {
+                Completion::Received { key, outcome, armed } => self.received(key, outcome, armed),
+                Completion::Sent { key, buffer, result } => self.sent(key, buffer, result),
+                Completion::Accepted { key, result, armed } => self.accepted(key, result, armed),
+                Completion::Readable => self.take_orders(),
+                Completion::Woken => {}
+            }
+        }
+        self.news = news;
+        any
+    }
+
+    #[inline]
+    fn received(&mut self, key: Key, outcome: Received, armed: bool) {
+        let connection = self.connections.by_key(key);
+        let (id, phase) = match connection {
+            Some(connection) => {
+                if !armed {
+                    connection.receiving = Receiving::Off;
+                }
+                (connection.id, connection.phase)
+            }
+            None => {
+                if let Received::Data(lent) = outcome {
+                    self.ring.recycle(lent);
+                }
+                return;
+            }
+        };
+        match outcome {
+            Received::Data(lent) => {
+                if phase == Phase::Open {
+                    self.node.receive(id, self.ring.bytes(&lent));
+                    self.last_input = self.now;
+                }
+                self.ring.recycle(lent);
+            }
+            Received::End if phase == Phase::Open => self.node.end_of_input(id),
+            Received::Starved => self.node.counters().recv_starved += 1,
+            Received::Cancelled => {}
+            Received::End | Received::Failed(_) => self.abandon(id),
+        }
+        if !armed {
+            self.node.list(id);
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self, key: Key, buffer: Vec<u8>, result: std::io::Result<()>) {
+        let Some(connection) = self.connections.by_key(key) else { return };
+        connection.sending = false;
+        let id = connection.id;
+        match result {
+            Ok(()) => self.node.sent(id, buffer),
+            Err(_) => self.abandon(id),
+        }
+        self.node.list(id);
+    }
+
+    fn accepted(&mut self, key: Key, result: std::io::Result<OwnedFd>, armed: bool) {
+        let Some(listener) = self.listeners.get_mut(key.index as usize) else { return };
+        listener.armed = armed;
+        let scope = listener.scope;
+        match result {
+            Ok(socket) => self.admit(socket, scope),
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
+            Err(error) => {
+                warn!(%error, "accepting failed; it goes on in 100 ms. Raise the descriptor limit (ulimit -n) if it says so");
+                self.accept_again = Some(self.now + ACCEPT_PAUSE);
+            }
+        }
+        if !armed && self.accept_again.is_none() {
+            self.arm_accepts();
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd, scope: Scope) {
+        if self.limit.open.fetch_add(1, Ordering::Relaxed) >= self.limit.max {
+            self.limit.open.fetch_sub(1, Ordering::Relaxed);
+            self.node.counters().connections_refused += 1;
+            // A new socket's buffer is empty, so this does not block.
+            let _ = TcpStream::from(socket).write_all(REFUSAL);
+            return;
+        }
+        let (socket, host) = if self.bind.is_unspecified() {
+            let stream = TcpStream::from(socket);
+            let host = stream.local_addr().map_or(self.bind, |address| address.ip().to_canonical());
+            (OwnedFd::from(stream), host)
+        } else {
+            (socket, self.bind)
+        };
+        let id = self.node.open(scope, host.to_string());
+        self.connections.insert(Connection::new(socket, id));
+        self.node.list(id);
+    }
+
+    fn arm_accepts(&mut self) {
+        if self.is_stopping() {
+            return;
+        }
+        for (index, listener) in self.listeners.iter_mut().enumerate().filter(|(_, l)| !l.armed) {
+            listener.armed = true;
+            self.ring.accept(Key { index: index as u32, generation: 0 }, listener.socket.as_raw_fd());
+        }
+    }
+
+    fn handle_mail(&mut self) -> bool {
+        let mut any = false;
+        for from in 0..self.mesh.cores() {
+            while let Some(mail) = self.mesh.receive(from) {
+                any = true;
+                match mail {
+                    Mail::Parcel(parcel) => self.node.deliver(from, parcel),
+                    Mail::Connection(session, socket) => {
+                        let id = self.node.adopt(session);
+                        self.connections.insert(Connection::new(socket, id));
+                        self.last_input = self.now;
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    /// Does for each listed session what it waits for.
+    fn settle(&mut self) {
+        while let Some(id) = self.node.next_listed() {
+            self.settle_one(id);
+        }
+    }
+
+    #[inline]
+    fn settle_one(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.by_id(id) else { return };
+        match connection.phase {
+            Phase::Open => {}
+            Phase::Lingering => {
+                if connection.receiving == Receiving::Off {
+                    connection.receiving = Receiving::On;
+                    self.ring.receive(connection.key(), connection.fd());
+                }
+                return;
+            }
+            Phase::Closing => {
+                if connection.is_idle() {
+                    self.remove(id);
+                }
+                return;
+            }
+        }
+        if !connection.sending
+            && let Some(bytes) = self.node.take_output(id)
+        {
+            connection.sending = true;
+            self.ring.send(connection.key(), connection.fd(), bytes);
+        }
+        let sending = connection.sending;
+        let Some((state, wants, move_to)) = self.node.wishes(id) else { return };
+        match state {
+            State::Open => {}
+            State::Broken => return self.abandon(id),
+            State::Draining if sending || !self.node.is_settled(id) => return,
+            State::Draining => return self.linger(id),
+        }
+        self.steer_input(id, wants, move_to);
+    }
+
+    /// Arms or stops the receive as the session wants, and moves it once it is quiet.
+    #[inline]
+    fn steer_input(&mut self, id: ConnId, wants: bool, move_to: Option<usize>) {
+        let Some(connection) = self.connections.by_id(id) else { return };
+        match connection.receiving {
+            Receiving::Off if wants => {
+                connection.receiving = Receiving::On;
+                self.ring.receive(connection.key(), connection.fd());
+            }
+            Receiving::On if !wants => {
+                connection.receiving = Receiving::Stopping;
+                self.ring.cancel_receive(connection.key());
+                if move_to.is_none() {
+                    self.node.counters().output_paused += 1;
+                }
+            }
+            Receiving::Off => {
+                if let Some(core) = move_to {
+                    self.hand_over(id, core);
+                }
+            }
+            Receiving::On | Receiving::Stopping => {}
+        }
+    }
+
+    /// Moves a connection, on which nothing is under way, to the core that owns its keys.
+    fn hand_over(&mut self, id: ConnId, core: usize) {
+        let quiet = self.connections.by_id(id).is_some_and(|c| c.is_idle()) && self.node.is_quiet(id);
+        if !quiet {
+            return;
+        }
+        if !self.mesh.has_room(core) {
+            // Rare: the mailbox is full. The session stays and is forwarded.
+            return self.node.stay(id);
+        }
+        let (Some(session), Some(connection)) = (self.node.close(id), self.connections.remove(id)) else { return };
+        self.mesh.send(core, Mail::Connection(session, connection.socket));
+        self.wake(core);
+    }
+
+    fn wake(&mut self, core: usize) {
+        if let Some(ring) = self.mesh.ring_to_wake(core) {
+            self.ring.wake(ring);
+        }
+    }
+
+    /// Sends what the node has for other cores.
+    fn post_mail(&mut self) {
+        for core in 0..self.mesh.cores() {
+            if self.mesh.has_room(core)
+                && let Some(parcel) = self.node.take_parcel(core)
+            {
+                self.mesh.send(core, Mail::Parcel(parcel));
+                self.wake(core);
+            }
+        }
+    }
+
+    /// All replies are sent: ends our side and waits a little for the peer's.
+    fn linger(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.by_id(id) else { return };
+        if connection.receiving == Receiving::Off && self.node.has_ended(id) {
+            return self.abandon(id);
+        }
+        connection.phase = Phase::Lingering;
+        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_WR);
+        if connection.receiving == Receiving::Off {
+            connection.receiving = Receiving::On;
+            self.ring.receive(connection.key(), connection.fd());
+        }
+        self.lingering.push_back((self.now + LINGER, id));
+    }
+
+    /// The connection is at its end: closes it as soon as the ring lets go of it.
+    fn abandon(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.by_id(id) else { return };
+        connection.phase = Phase::Closing;
+        if connection.is_idle() {
+            return self.remove(id);
+        }
+        // Ends a send that waits for the peer, and a receive.
+        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_RDWR);
+        if connection.receiving == Receiving::On {
+            connection.receiving = Receiving::Stopping;
+            self.ring.cancel_receive(connection.key());
+        }
+    }
+
+    fn remove(&mut self, id: ConnId) {
+        self.connections.remove(id);
+        self.node.close(id);
+        self.limit.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whatever is due by the clock.
+    fn keep_time(&mut self) {
+        while self.lingering.front().is_some_and(|(due, _)| *due <= self.now) {
+            if let Some((_, id)) = self.lingering.pop_front() {
+                self.abandon(id);
+            }
+        }
+        if self.accept_again.is_some_and(|due| due <= self.now) {
+            self.accept_again = None;
+            self.arm_accepts();
+        }
+        if let Stopping::Draining { deadline, .. } = &self.stopping
+            && (*deadline <= self.now || self.now - self.last_input >= QUIET && self.node.all_settled())
+        {
+            self.finish_draining();
+        }
+    }
+
+    /// When the next thing is due by the clock.
+    pub fn next_due(&self) -> Option<Duration> {
+        let lingering = self.lingering.front().map(|(due, _)| *due);
+        let stopping = self.is_stopping().then(|| self.now + Duration::from_millis(5));
+        [lingering, self.accept_again, stopping].into_iter().flatten().min()
+    }
+
+    fn take_orders(&mut self) {
+        drain_signal(&self.order_signal);
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Snapshot(answer) => {
+                    let _ = answer.send(self.node.snapshot());
+                }
+                Order::Stop(time, done) => self.stop(time, done),
+                Order::Leave => self.stopping = Stopping::Leaving,
+            }
+        }
+    }
+
+    fn stop(&mut self, time: Duration, done: std::sync::mpsc::Sender<usize>) {
+        for (index, listener) in self.listeners.iter().enumerate().filter(|(_, l)| l.armed) {
+            self.ring.cancel_accept(Key { index: index as u32, generation: 0 });
+            let _ = listener;
+        }
+        self.last_input = self.now;
+        self.stopping = Stopping::Draining { deadline: self.now + time, done };
+    }
+
+    fn finish_draining(&mut self) {
+        let state = std::mem::replace(&mut self.stopping, Stopping::Drained);
+        let ids = self.connections.ids();
+        let open = ids.len();
+        ids.into_iter().for_each(|id| self.linger(id));
+        if let Stopping::Draining { done, .. } = state {
+            info!(connections = open, "drained");
+            let _ = done.send(open);
+        }
+    }
+
+    /// A slice of background work. Answers whether more waits.
+    pub fn background(&mut self, work_max: usize) -> bool {
+        let reading = self.clock.read();
+        self.node.set_time(reading.unix_us);
+        self.node.advance(work_max)
+    }
+
+    /// Counts what buffers and sessions hold into the budget.
+    pub fn account(&mut self) {
+        let connections = self.connections.capacity() * size_of::<Connection>();
+        let io = RECEIVE_BYTES + (connections + self.ring.sending_bytes()) as u64;
+        let reserved = io + self.node.session_bytes();
+        self.node.shard().set_reserved_bytes(reserved);
+    }
+
+    /// How long the shard has nothing to expire.
+    pub fn next_expiry_in(&mut self) -> Option<Duration> {
+        let now_ms = self.clock.read().unix_us / 1000;
+        let due = self.node.shard().next_deadline()?;
+        Some(Duration::from_millis(due.0.saturating_sub(now_ms)))
+    }
+}
+
+/// Resets an eventfd. It does not block: it was just readable, or is non-blocking.
+pub fn drain_signal(signal: &OwnedFd) {
+    use std::io::Read;
+    let mut count = [0u8; 8];
+    if let Ok(duplicate) = signal.try_clone() {
+        let _ = std::fs::File::from(duplicate).read(&mut count);
+    }
+}
