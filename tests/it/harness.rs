@@ -165,6 +165,18 @@ pub fn run_to_end(args: &[String]) -> Output {
     child.wait_with_output().expect("its output")
 }
 
+/// The defaults that `extra` does not say otherwise, then `extra`: no setting
+/// is given twice.
+pub fn arguments(defaults: &[[&str; 2]], extra: &[&str]) -> Vec<String> {
+    let setting = |value: &str| value.split('=').next().unwrap_or_default().to_owned();
+    let said = |[flag, value]: &[&str; 2]| match *flag {
+        "--set" => extra.windows(2).any(|pair| pair[0] == "--set" && setting(pair[1]) == setting(value)),
+        flag => extra.contains(&flag),
+    };
+    let kept = defaults.iter().filter(|default| !said(default)).flatten();
+    kept.chain(extra).map(|argument| (*argument).to_owned()).collect()
+}
+
 /// A running server with two cores.
 pub struct Server {
     pub process: Process,
@@ -179,21 +191,23 @@ impl Server {
         Self::start_with(&[])
     }
 
-    /// A server with more arguments; they come last, so they win.
+    /// A server with more arguments; they win over the defaults.
     pub fn start_with(extra: &[&str]) -> Self {
         let cpus = allowed_cpus();
         assert!(cpus.len() >= 2, "these tests need two CPUs, this process may use {cpus:?}");
         let mut problem = String::new();
         for _ in 0..START_ATTEMPTS {
             let (port, core_port_base, admin_port) = (free_ports(1), free_ports(2), free_ports(1));
+            let defaults = [
+                ["--port", &port.to_string()],
+                ["--set", &format!("listen.core_port_base={core_port_base}")],
+                ["--set", &format!("listen.admin_port={admin_port}")],
+                ["--set", "cores.idle=park"],
+                ["--cpus", &format!("{},{}", cpus[0], cpus[1])],
+                ["--memory", "64MB"],
+            ];
             let mut command = ringfence_command();
-            command
-                .args(["--port", &port.to_string()])
-                .args(["--set", &format!("listen.core_port_base={core_port_base}")])
-                .args(["--set", &format!("listen.admin_port={admin_port}")])
-                .args(["--cpus", &format!("{},{}", cpus[0], cpus[1])])
-                .args(["--set", "cores.idle=park", "--memory", "64MB"])
-                .args(extra);
+            command.args(arguments(&defaults, extra));
             let process = Process::spawn(&mut command).expect("the ringfence program starts");
             let mut server = Self { process, port, core_port_base, admin_port };
             match server.wait_until_ready() {

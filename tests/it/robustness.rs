@@ -10,7 +10,7 @@ use ringfence::base::Slot;
 use ringfence::base::rng::Rng;
 
 use crate::harness::{
-    Client, Missing, PATIENCE, Server, eventually, free_ports, resident_bytes, run_to_end, terminate,
+    Client, Missing, PATIENCE, Server, arguments, eventually, free_ports, resident_bytes, run_to_end, terminate,
 };
 use crate::resp::{Reply, encode};
 
@@ -293,43 +293,37 @@ fn sigterm_answers_what_has_arrived_and_ends_with_0() {
     idle.expect_closed();
 }
 
-fn owned(args: &[&str]) -> Vec<String> {
-    args.iter().map(|a| (*a).to_owned()).collect()
-}
-
-/// Arguments that let the server start, ports included.
-fn good_start() -> Vec<String> {
+/// Arguments that let a server start, with `extra` instead or in addition.
+fn start_with(extra: &[&str]) -> Vec<String> {
     let (port, core, admin) = (free_ports(1), free_ports(2), free_ports(1));
-    owned(&[
-        "--port",
-        &port.to_string(),
-        "--set",
-        &format!("listen.core_port_base={core}"),
-        "--set",
-        &format!("listen.admin_port={admin}"),
-        "--memory",
-        "64MB",
-    ])
+    let defaults = [
+        ["--port", &port.to_string()],
+        ["--set", &format!("listen.core_port_base={core}")],
+        ["--set", &format!("listen.admin_port={admin}")],
+        ["--memory", "64MB"],
+    ];
+    arguments(&defaults, extra)
 }
 
 #[test]
 fn a_bad_start_ends_with_1_and_one_line_that_names_the_setting() {
-    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port");
-    let taken_port = taken.local_addr().expect("a bound address").port();
-    let cases: Vec<(Vec<String>, &str)> = vec![
-        (owned(&["--set", "limits.no_such_setting=1"]), "no_such_setting"),
-        (owned(&["--set", "limits.value_bytes=lots"]), "value_bytes"),
-        (owned(&["--set", "limits.connections=-5"]), "connections"),
-        (owned(&["--memory", "12 parsecs"]), "memory"),
-        (owned(&["--set", "eviction=at-random"]), "eviction"),
-        (owned(&["--cpus", "999"]), "cpus"),
-        (owned(&["--port", &taken_port.to_string()]), "port"),
-        (owned(&["--set", &format!("listen.core_port_base={taken_port}")]), "core_port_base"),
-        (owned(&["--set", &format!("listen.admin_port={taken_port}")]), "admin_port"),
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port");
+    let taken = listener.local_addr().expect("a bound address").port().to_string();
+    let (core_ports, admin_port) = (format!("listen.core_port_base={taken}"), format!("listen.admin_port={taken}"));
+    let cases: [([&str; 2], &str); 9] = [
+        (["--set", "limits.no_such_setting=1"], "no_such_setting"),
+        (["--set", "limits.value_bytes=lots"], "value_bytes"),
+        (["--set", "limits.connections=-5"], "connections"),
+        (["--memory", "12 parsecs"], "memory"),
+        (["--set", "eviction=at-random"], "eviction"),
+        (["--cpus", "999"], "cpus"),
+        (["--port", &taken], "port"),
+        (["--set", &core_ports], "core_port_base"),
+        (["--set", &admin_port], "admin_port"),
     ];
     let mut wrong = Vec::new();
     for (extra, setting) in cases {
-        let output = run_to_end(&[good_start(), extra.clone()].concat());
+        let output = run_to_end(&start_with(&extra));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.code() != Some(1) || stderr.lines().count() != 1 || !stderr.contains(setting) {
             wrong.push(format!("{extra:?}: {}, standard error: {stderr:?}", output.status));
@@ -340,12 +334,12 @@ fn a_bad_start_ends_with_1_and_one_line_that_names_the_setting() {
 
 #[test]
 fn the_configuration_can_be_checked_and_printed() {
-    let check = run_to_end(&[good_start(), owned(&["--check-config"])].concat());
+    let check = run_to_end(&start_with(&["--check-config"]));
     assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stderr));
-    let bad = run_to_end(&[good_start(), owned(&["--set", "limits.no_such_setting=1", "--check-config"])].concat());
+    let bad = run_to_end(&start_with(&["--set", "limits.no_such_setting=1", "--check-config"]));
     assert_eq!(bad.status.code(), Some(1), "a bad configuration passes the check");
-    let args = good_start();
-    let print = run_to_end(&[args.clone(), owned(&["--print-config"])].concat());
+    let args = start_with(&["--print-config"]);
+    let print = run_to_end(&args);
     assert_eq!(print.status.code(), Some(0), "{}", String::from_utf8_lossy(&print.stderr));
     let text = String::from_utf8_lossy(&print.stdout);
     assert!(text.contains(&args[1]), "the port {} is not in effect:\n{text}", args[1]);
