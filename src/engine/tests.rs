@@ -18,6 +18,7 @@ use std::collections::HashMap;
 mod model;
 mod semantics;
 mod space;
+mod stale;
 
 /// An answer, kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
