@@ -1,2 +1,83 @@
-//! The server's entry.
-fn main() {}
+//! The server: command line, configuration, start, signals, exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::info;
+
+use ringfence::control::admin::Admin;
+use ringfence::control::cli::Cli;
+use ringfence::control::host::HostFacts;
+use ringfence::control::logging;
+use ringfence::control::plan::Plan;
+use ringfence::engine::Shard;
+use ringfence::io::Server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ringfence: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let config = cli.load()?;
+    if cli.print_config {
+        print!("{}", config.print());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = config.plan(&HostFacts::read()?, Shard::BUDGET_BYTES_MIN)?;
+    if cli.check_config {
+        print!("{plan}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    logging::init(&plan.log)?;
+    // Before any thread starts, so that every core's thread leaves them to this one.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    stop_on_panic();
+    rlimit::increase_nofile_limit(plan.file_descriptors)?;
+    if let Some(cpu) = plan.control_cpu {
+        core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+    }
+    let server = Arc::new(Server::start(&plan)?);
+    let admin = plan.listen.admin.map(|address| {
+        Admin::start(address, server.clone())
+            .map_err(|error| format!("listen.admin_port: cannot listen on {address}: {error}: choose another port, or 0 for none"))
+    });
+    let admin = admin.transpose()?;
+    announce(&plan);
+    let signal = signals.forever().next();
+    info!(signal, "stopping");
+    let in_order = server.stop();
+    drop(admin);
+    info!(in_order, "stopped");
+    Ok(if in_order { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A core that panics would leave its keys unreachable: the whole process ends instead.
+fn stop_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        eprintln!("ringfence: stopped by the panic above: please report it with these lines");
+        std::process::abort();
+    }));
+}
+
+fn announce(plan: &Plan) {
+    plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let (version, cores, idle) = (env!("CARGO_PKG_VERSION"), plan.cores.len(), plan.idle.to_string());
+    info!(version, cores, idle, port = plan.listen.port, "serving");
+    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        eprintln!("ringfence {version}\n{plan}idle: {idle}\nCtrl-C stops it.");
+    }
+}

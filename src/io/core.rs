@@ -1,6 +1,7 @@
 //! One core's loop: what the ring completes goes to the node, what the node wants
 //! goes to the ring. All of it runs on the core's own thread.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::connection::{Connection, Connections, Phase, Receiving};
 use super::mesh::{Mail, Mesh};
-use super::ring::{Completion, Key, RECEIVE_BYTES, Received, Ring};
+use super::ring::{Completion, Key, RECEIVE_BYTES, Received, Ring, drain};
 use crate::node::Node;
 use crate::node::mailbox::ConnId;
 use crate::node::session::{Scope, State};
@@ -80,7 +81,7 @@ pub struct Parts {
     /// Where the control thread's orders come in.
     pub orders: Receiver<Order>,
     /// Written by the control thread after each order.
-    pub order_signal: OwnedFd,
+    pub order_signal: File,
     /// The process's connections.
     pub limit: Arc<ConnectionLimit>,
 }
@@ -101,7 +102,7 @@ pub struct Core {
     listeners: Vec<Listener>,
     bind: IpAddr,
     orders: Receiver<Order>,
-    order_signal: OwnedFd,
+    order_signal: File,
     limit: Arc<ConnectionLimit>,
     connections: Connections,
     clock: Clock,
@@ -364,7 +365,7 @@ impl Core {
         match state {
             State::Open => {}
             State::Broken => return self.abandon(id),
-            State::Draining if sending || !self.node.is_settled(id) => return,
+            State::Draining if sending || !self.node.is_quiet(id) => return,
             State::Draining => return self.linger(id),
         }
         self.steer_input(id, wants, move_to);
@@ -476,7 +477,7 @@ impl Core {
             self.arm_accepts();
         }
         if let Stopping::Draining { deadline, .. } = &self.stopping
-            && (*deadline <= self.now || self.now - self.last_input >= QUIET && self.node.all_settled())
+            && (*deadline <= self.now || self.now - self.last_input >= QUIET && self.node.all_quiet())
         {
             self.finish_draining();
         }
@@ -490,7 +491,7 @@ impl Core {
     }
 
     fn take_orders(&mut self) {
-        drain_signal(&self.order_signal);
+        drain(&self.order_signal);
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Snapshot(answer) => {
@@ -503,9 +504,8 @@ impl Core {
     }
 
     fn stop(&mut self, time: Duration, done: std::sync::mpsc::Sender<usize>) {
-        for (index, listener) in self.listeners.iter().enumerate().filter(|(_, l)| l.armed) {
+        for index in (0..self.listeners.len()).filter(|&i| self.listeners[i].armed) {
             self.ring.cancel_accept(Key { index: index as u32, generation: 0 });
-            let _ = listener;
         }
         self.last_input = self.now;
         self.stopping = Stopping::Draining { deadline: self.now + time, done };
@@ -542,14 +542,5 @@ impl Core {
         let now_ms = self.clock.read().unix_us / 1000;
         let due = self.node.shard().next_deadline()?;
         Some(Duration::from_millis(due.0.saturating_sub(now_ms)))
-    }
-}
-
-/// Resets an eventfd. It does not block: it was just readable, or is non-blocking.
-pub fn drain_signal(signal: &OwnedFd) {
-    use std::io::Read;
-    let mut count = [0u8; 8];
-    if let Ok(duplicate) = signal.try_clone() {
-        let _ = std::fs::File::from(duplicate).read(&mut count);
     }
 }

@@ -9,7 +9,8 @@
 //! when that thread enters (`DEFER_TASKRUN`): no interrupt disturbs a turn.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -249,7 +250,7 @@ impl Ring {
         }
         (0..BUFFERS).for_each(|id| buffers.offer(id));
         buffers.publish();
-        let mut ring = Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0 };
+        let ring = Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0 };
         ring.ring.submitter().register_ring_fd().or_else(|error| match error.raw_os_error() {
             // Only an optimisation: without it the kernel looks the descriptor up at each call.
             Some(libc::EINVAL) => Ok(()),
@@ -483,6 +484,32 @@ impl Ring {
     pub fn sending_bytes(&self) -> usize {
         self.sending.iter().flatten().map(|s| s.buffer.capacity()).sum()
     }
+}
+
+/// A counter in the kernel that wakes whoever polls it: non-blocking.
+///
+/// # Errors
+/// As the system says.
+pub fn eventfd() -> io::Result<File> {
+    // SAFETY: the call takes no memory of ours.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Signals an eventfd.
+pub fn signal(mut eventfd: &File) {
+    // A counter that is full is signalled already.
+    let _ = eventfd.write(&1u64.to_ne_bytes());
+}
+
+/// Resets an eventfd.
+pub fn drain(mut eventfd: &File) {
+    // A counter that is zero needs no reset.
+    let _ = eventfd.read(&mut [0u8; 8]);
 }
 
 /// A wait that ended without news is not a failure.

@@ -277,15 +277,15 @@ impl Node {
         let Some(session) = self.session(id) else { return };
         session.in_flight_bytes = 0;
         if session.input.is_empty() && !session.input_ended {
-            if session.output.ready_bytes() > 0 || session.state != State::Open || session.wants_io() {
-                self.list(id);
-            }
+            self.list(id);
         } else {
             self.resume(id);
         }
     }
 
-    fn list(&mut self, id: ConnId) {
+    /// Lists the session, so that the io room looks at it again.
+    #[inline]
+    pub fn list(&mut self, id: ConnId) {
         if let Some(session) = self.session(id)
             && !session.listed
         {
@@ -320,18 +320,43 @@ impl Node {
         None
     }
 
-    /// Whether the session can use more input now.
-    pub fn wants_input(&self, session: &Session) -> bool {
-        session.state == State::Open && !session.input_ended && self.may_run(session)
+    /// What the io room is to do for a session: whether it goes on, whether it can
+    /// use more input now, and the core it waits to move to.
+    #[inline]
+    pub fn wishes(&mut self, id: ConnId) -> Option<(State, bool, Option<usize>)> {
+        let soft_max = self.limits.output_soft_bytes_max;
+        let session = self.session(id)?;
+        let wants = may_run(session, soft_max) && !session.input_ended;
+        Some((session.state, wants, session.move_to))
+    }
+
+    /// Whether every request of the session was answered and every reply taken and sent.
+    pub fn is_quiet(&mut self, id: ConnId) -> bool {
+        self.session(id).is_none_or(|s| s.is_quiet())
+    }
+
+    /// Whether that holds for all sessions.
+    pub fn all_quiet(&self) -> bool {
+        self.places.iter().filter_map(|p| p.session.as_deref()).all(Session::is_quiet)
+    }
+
+    /// Whether the client has closed its side.
+    pub fn has_ended(&mut self, id: ConnId) -> bool {
+        self.session(id).is_none_or(|s| s.input_ended)
+    }
+
+    /// Gives up a move that cannot be made now.
+    pub fn stay(&mut self, id: ConnId) {
+        if let Some(session) = self.session(id) {
+            session.move_to = None;
+            self.resume(id);
+        }
     }
 
     /// Whether another request may be executed for this session.
     #[inline]
     fn may_run(&self, session: &Session) -> bool {
-        session.state == State::Open
-            && session.move_to.is_none()
-            && session.output.total_bytes() + session.in_flight_bytes < self.limits.output_soft_bytes_max
-            && session.output.pending_count() < FORWARDS_MAX
+        may_run(session, self.limits.output_soft_bytes_max)
     }
 
     /// What is for `core`, if anything.
@@ -455,4 +480,12 @@ impl Node {
         let slot = crate::base::Slot::of(key);
         (At { slot, hash: self.hasher.hash(key) }, self.topology.owner(slot))
     }
+}
+
+#[inline]
+fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
+    session.state == State::Open
+        && session.move_to.is_none()
+        && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
+        && session.output.pending_count() < FORWARDS_MAX
 }

@@ -95,8 +95,6 @@ pub struct Session {
     pub in_flight_bytes: usize,
     /// Whether the client has closed its side.
     pub input_ended: bool,
-    /// Whether the io room stopped receiving for it.
-    pub paused: bool,
     /// The unfinished request at the start of `input`.
     pub(super) parser: Parser,
     /// Its arguments so far.
@@ -125,7 +123,6 @@ impl Session {
             output: Output::default(),
             in_flight_bytes: 0,
             input_ended: false,
-            paused: false,
             parser: Parser::default(),
             spans: Vec::new(),
             need: 0,
@@ -137,11 +134,6 @@ impl Session {
     /// Memory this session holds beyond its own struct.
     pub fn held_bytes(&self) -> usize {
         self.input.capacity() + self.output.total_bytes()
-    }
-
-    /// Whether the io room has to look at it although there is nothing to send.
-    pub fn wants_io(&self) -> bool {
-        self.paused || self.move_to.is_some()
     }
 
     /// Whether it can be handed to another core now: every request answered,

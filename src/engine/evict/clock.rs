@@ -1,0 +1,314 @@
+//! The hand: frees segments by walking them record by record.
+//!
+//! Dead records are skipped by reading the segment alone, expired ones dropped.
+//! Under `clock` a live record is written again with its count lowered while the
+//! count is above zero, else evicted; under `noeviction` all live ones are written
+//! again, and only segments with dead bytes to win are walked.
+//!
+//! **Pace.** Every byte appended while few segments are free is owed, and every
+//! write pays by walking until as many bytes are dropped. So a walk ends about
+//! when its segment is needed, and no single write waits for a whole one. What a write
+//! may write again for others is limited by its [`Grace`]; beyond that, live
+//! records are evicted whatever their count.
+//!
+//! Called at the end of every write, before a write that finds no room, and by
+//! the background slice.
+
+use super::Policy;
+use crate::base::{KeyHash, Slot, UnixMillis};
+use crate::command::OpError;
+use crate::engine::item::{ExpiryWord, Head, Loc};
+use crate::engine::shard::{Found, Shard, is_past};
+use crate::engine::store::Reserve;
+
+/// Free segments that only the hand and changes of deadlines may use.
+const RESERVE_SEGMENTS: isize = 2;
+/// The hand works while no more segments than this are free.
+const FREE_SEGMENTS_WANTED: isize = RESERVE_SEGMENTS + 1;
+/// Records that one write may write again for others, of at most so many bytes,
+/// unless the bytes it needs itself earn it more.
+const GRACE_RECORDS: usize = 32;
+const GRACE_BYTES: usize = 64 << 10;
+const GRACE_BYTES_PER_BYTE: usize = 4;
+/// Bytes of segments that one write walks at most: so many, and so many for each
+/// byte it appends. Large debts are paid by several writes.
+const WALK_BYTES: usize = 16 << 10;
+const WALK_BYTES_PER_BYTE: usize = 8;
+/// Entries of the wheel that a write looks at before it evicts.
+const EXPIRE_FIRST_ENTRIES: usize = 32;
+/// A segment with one part in so many dead is taken before the oldest,
+const MOST_DEAD_FRACTION: usize = 2;
+/// if less than one part in so many of the oldest is dead.
+const OLDEST_DEAD_FRACTION: usize = 10;
+/// Without eviction a segment is worth walking if one part in so many is dead.
+const COMPACT_FRACTION: usize = 32;
+
+/// Where the hand stands.
+#[derive(Default)]
+pub struct Hand {
+    /// The segment under the hand, and the offset in it of the next record.
+    at: Option<(u32, usize)>,
+    /// Bytes appended and not yet made up for.
+    debt: i64,
+    /// Bytes that the current write appended.
+    appended: usize,
+}
+
+impl Hand {
+    /// Counts bytes that the current write appended.
+    #[inline]
+    pub fn owe(&mut self, bytes: usize) {
+        self.appended += bytes;
+    }
+
+    fn offset(&self) -> usize {
+        self.at.map_or(0, |(_, offset)| offset)
+    }
+
+    /// Nothing is owed while enough segments are free.
+    #[inline]
+    pub fn forgive(&mut self) {
+        (self.debt, self.appended) = (0, 0);
+    }
+}
+
+/// How much may be written again for the sake of records that were read.
+pub struct Grace {
+    records: usize,
+    bytes: usize,
+    earned: usize,
+    /// Whether the open segment may be sealed early if there is no other to walk.
+    may_seal: bool,
+}
+
+impl Grace {
+    /// What a write of `bytes` allows.
+    fn of_write(bytes: usize, may_seal: bool) -> Self {
+        Self {
+            records: GRACE_RECORDS,
+            bytes: GRACE_BYTES,
+            earned: bytes.saturating_mul(GRACE_BYTES_PER_BYTE),
+            may_seal,
+        }
+    }
+
+    /// What a background slice allows.
+    pub fn background(records: usize, bytes: usize) -> Self {
+        Self { records, bytes, earned: 0, may_seal: false }
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
+        if self.earned >= bytes {
+            self.earned -= bytes;
+            return true;
+        }
+        if self.records == 0 || self.bytes < bytes {
+            return false;
+        }
+        self.records -= 1;
+        self.bytes -= bytes;
+        true
+    }
+}
+
+impl Shard {
+    /// Whether few enough segments are free that the hand should work.
+    #[inline]
+    pub(in crate::engine) fn wants_free_segments(&self) -> bool {
+        self.segments_free() <= FREE_SEGMENTS_WANTED
+    }
+
+    /// Makes sure that a record of `size` bytes in `slot` and so many extents
+    /// fit. Answers whether records may have moved or gone on the way.
+    #[inline]
+    pub(in crate::engine) fn make_room(
+        &mut self,
+        slot: Slot,
+        size: usize,
+        extents: usize,
+        reserve: Reserve,
+        now: UnixMillis,
+    ) -> Result<bool, OpError> {
+        if extents == 0 && self.arena.fits(size) && self.index.growth_bytes(slot) == 0 {
+            return Ok(false);
+        }
+        self.make_room_slowly(slot, size, extents, reserve, now)
+    }
+
+    #[cold]
+    fn make_room_slowly(
+        &mut self,
+        slot: Slot,
+        size: usize,
+        extents: usize,
+        reserve: Reserve,
+        now: UnixMillis,
+    ) -> Result<bool, OpError> {
+        let shift = self.arena.segment_shift();
+        let mut grace = Grace::of_write(size + (extents << shift), true);
+        let mut moved = false;
+        loop {
+            let opens = !self.arena.fits(size);
+            let needed = extents + usize::from(opens);
+            let growth = self.index.growth_bytes(slot).div_ceil(1 << shift) as isize;
+            let kept = self.segments_kept(needed, reserve);
+            if self.segments_free() >= needed as isize + growth + kept {
+                if opens {
+                    self.hand.debt += self.arena.open_next().ok_or(OpError::OutOfMemory)? as i64;
+                }
+                return Ok(moved);
+            }
+            if needed + 1 > self.segments_allowed() {
+                return Err(OpError::OutOfMemory);
+            }
+            if !moved {
+                self.expire_due(now, EXPIRE_FIRST_ENTRIES);
+            }
+            moved = true;
+            if !self.hand_step(&mut grace, now) {
+                return Err(OpError::OutOfMemory);
+            }
+        }
+    }
+
+    /// Free segments that a write must leave. Evicting needs none to go on, but
+    /// compacting needs one to write to.
+    fn segments_kept(&self, needed: usize, reserve: Reserve) -> isize {
+        match (self.policy, reserve) {
+            (Policy::Clock, _) => 0,
+            (Policy::NoEviction, Reserve::Keep) if needed > 0 => RESERVE_SEGMENTS,
+            (Policy::NoEviction, _) => 1,
+        }
+    }
+
+    /// A write's share of the hand's work.
+    #[cold]
+    pub(in crate::engine) fn pace(&mut self, now: UnixMillis) {
+        let appended = std::mem::take(&mut self.hand.appended);
+        // The account may also shrink by what the index takes: what is missing of
+        // the reserve is made up for by paying more than was appended.
+        let missing = (RESERVE_SEGMENTS - self.segments_free()).clamp(0, RESERVE_SEGMENTS);
+        self.hand.debt += appended as i64 * (1 + missing as i64);
+        let overdrawn = self.segments_free() < 0;
+        if self.hand.debt <= 0 && !overdrawn {
+            return;
+        }
+        self.expire_due(now, EXPIRE_FIRST_ENTRIES);
+        let mut grace = Grace::of_write(appended, overdrawn);
+        let walk_max = WALK_BYTES + appended.saturating_mul(WALK_BYTES_PER_BYTE);
+        let mut walked = 0;
+        while walked < walk_max && (self.hand.debt > 0 || self.segments_free() < 0) {
+            let before = self.hand.offset();
+            if !self.hand_step(&mut grace, now) {
+                self.hand.debt = 0;
+                return;
+            }
+            walked += self.hand.offset().abs_diff(before);
+        }
+    }
+
+    /// One step of the hand: one record, or from one segment to the next.
+    /// Answers `false` if there is nothing it could do.
+    pub(in crate::engine) fn hand_step(&mut self, grace: &mut Grace, now: UnixMillis) -> bool {
+        let Some((segment, offset)) = self.hand.at else { return self.hand_arrive(grace) };
+        if offset >= self.arena.used_in(segment) || self.arena.live_in(segment) == 0 {
+            self.hand.debt -= (self.arena.segment_bytes() - offset) as i64;
+            self.hand.at = None;
+            self.arena.free(segment);
+            return true;
+        }
+        let loc = Loc::at(self.arena.range(segment).start + offset);
+        let found = Found { loc, head: Head::read(self.arena.bytes(), loc) };
+        let size = found.head.record_bytes(self.arena.segment_shift());
+        if !self.hand_meets(found, size, grace, now) {
+            return false;
+        }
+        self.hand.at = Some((segment, offset + size));
+        true
+    }
+
+    /// Deals with one record; answers `false` if it can neither go nor stay.
+    fn hand_meets(&mut self, found: Found, size: usize, grace: &mut Grace, now: UnixMillis) -> bool {
+        let Found { loc, head } = found;
+        if head.is_dead() {
+            self.hand.debt -= size as i64;
+            return true;
+        }
+        let bytes = self.arena.bytes();
+        let (slot, hash) = self.index.address(loc, bytes);
+        let freed = (size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift())) as i64;
+        if is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+            self.drop_expired(slot, hash, loc);
+            self.hand.debt -= freed;
+            return true;
+        }
+        let stays = match self.policy {
+            Policy::Clock => head.refs() > 0 && grace.take(size),
+            Policy::NoEviction => true,
+        };
+        if stays && self.reinsert(slot, hash, found, size, now) {
+            return true;
+        }
+        if self.policy == Policy::NoEviction {
+            return false;
+        }
+        self.stats.evicted += 1;
+        self.stats.evicted_bytes += self.drop_record(slot, hash, loc) as u64;
+        self.hand.debt -= freed;
+        true
+    }
+
+    /// Writes a record again at the end of the log, with its count lowered.
+    fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, size: usize, now: UnixMillis) -> bool {
+        if !self.arena.fits(size) {
+            if self.segments_free() < 1 {
+                return false;
+            }
+            let Some(tail) = self.arena.open_next() else { return false };
+            self.hand.debt += tail as i64;
+        }
+        let deadline = self.deadline_of(found);
+        let lowered = if self.policy == Policy::Clock { 1 } else { 0 };
+        let head = found.head.with_refs(found.head.refs().saturating_sub(lowered));
+        let head = if deadline.is_none() { head.without_expiry() } else { head };
+        let done = self.relocate(slot, hash, found, head, deadline, now).is_some();
+        self.stats.reinserted += u64::from(done);
+        done
+    }
+
+    /// Puts the hand on the next segment.
+    fn hand_arrive(&mut self, grace: &Grace) -> bool {
+        let Some(next) = self.choose_segment() else {
+            let seals = grace.may_seal && self.is_worth_sealing();
+            if seals {
+                self.arena.seal();
+            }
+            return seals;
+        };
+        self.arena.drain(next);
+        self.hand.at = Some((next, 0));
+        true
+    }
+
+    /// Whether walking the open segment would win anything.
+    fn is_worth_sealing(&self) -> bool {
+        let Some(open) = self.arena.open_segment() else { return false };
+        match self.policy {
+            Policy::Clock => self.arena.used_in(open) > 0,
+            Policy::NoEviction => self.arena.dead_in(open) >= self.arena.segment_bytes() / COMPACT_FRACTION,
+        }
+    }
+
+    fn choose_segment(&self) -> Option<u32> {
+        let segment_bytes = self.arena.segment_bytes();
+        let holds_dead = |id: u32, fraction: usize| self.arena.dead_in(id) >= segment_bytes / fraction;
+        if self.policy == Policy::NoEviction {
+            return self.arena.most_dead().filter(|&id| holds_dead(id, COMPACT_FRACTION));
+        }
+        let oldest = self.arena.oldest()?;
+        if holds_dead(oldest, OLDEST_DEAD_FRACTION) {
+            return Some(oldest);
+        }
+        self.arena.most_dead().filter(|&id| holds_dead(id, MOST_DEAD_FRACTION)).or(Some(oldest))
+    }
+}

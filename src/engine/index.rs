@@ -1,0 +1,308 @@
+//! The slot tables: which record holds a key.
+//!
+//! Every slot has a table of its own, whose entries are bare 4-byte locations;
+//! the key to compare with lies in the record. A table of some hundreds of
+//! entries grows in microseconds, so growth never stalls the core.
+//!
+//! Invariant: a table holds exactly the locations of the slot's live records,
+//! each once, and `bytes` is exactly what the tables have allocated.
+//!
+//! Called by the shard, which hands in the hash of the key.
+
+use super::item::{self, Head, Loc};
+use super::memory::prefetch_ref;
+use crate::base::{KeyHash, KeyHasher, SLOT_COUNT, Slot};
+use hashbrown::HashTable;
+
+/// A table gives memory back when it is filled to less than one part in so many.
+const SHRINK_FACTOR: usize = 8;
+/// Tables with fewer buckets than this are not worth shrinking, only dropping.
+const SHRINK_BUCKETS_MIN: usize = 32;
+/// Above seven eighths full a table of hashbrown's grows.
+const FULL_EIGHTHS: usize = 7;
+
+/// One slot: its table, and the number of its latest write.
+#[derive(Default)]
+struct SlotTable {
+    table: HashTable<u32>,
+    version: u64,
+}
+
+/// All slot tables of a core.
+pub struct Index {
+    slots: Vec<SlotTable>,
+    /// Tables of a keyspace that was flushed, waiting to be dropped.
+    flushed: Vec<HashTable<u32>>,
+    hasher: KeyHasher,
+    key_count: u64,
+    bytes: u64,
+}
+
+impl Index {
+    /// Bytes that the slots take before any key is stored.
+    pub const FIXED_BYTES: u64 = (SLOT_COUNT * size_of::<SlotTable>()) as u64;
+
+    /// Empty tables; `hasher` must be the one that callers hash keys with.
+    pub fn new(hasher: KeyHasher) -> Self {
+        let mut slots = Vec::new();
+        slots.resize_with(SLOT_COUNT, SlotTable::default);
+        Self { slots, flushed: Vec::new(), hasher, key_count: 0, bytes: Self::FIXED_BYTES }
+    }
+
+    /// Where `key` lies.
+    #[inline]
+    pub fn find(&self, slot: Slot, hash: KeyHash, key: &[u8], memory: &[u8]) -> Option<Loc> {
+        let table = &self.slots[slot.index()].table;
+        table.find(hash.0, |&loc| item::has_key(memory, Loc(loc), key)).copied().map(Loc)
+    }
+
+    /// Whether the table of `slot` holds `loc`. Reads no record.
+    pub fn holds(&self, slot: Slot, hash: KeyHash, loc: Loc) -> bool {
+        self.slots[slot.index()].table.find(hash.0, |&l| l == loc.0).is_some()
+    }
+
+    /// The slot and hash of the key of the record at `loc`.
+    pub fn address(&self, loc: Loc, memory: &[u8]) -> (Slot, KeyHash) {
+        let key = item::key_of(memory, loc, Head::read(memory, loc));
+        (Slot::of(key), self.hasher.hash(key))
+    }
+
+    /// Adds the location of a key that the table does not hold.
+    pub fn insert(&mut self, slot: Slot, hash: KeyHash, loc: Loc, memory: &[u8]) {
+        let hasher = &self.hasher;
+        let rehash = |&l: &u32| hash_at(hasher, memory, Loc(l));
+        let table = &mut self.slots[slot.index()].table;
+        if is_full(table) {
+            let before = table.allocation_size();
+            if is_mostly_tombstones(table) {
+                rebuild(table, rehash);
+            }
+            table.insert_unique(hash.0, loc.0, rehash);
+            self.bytes = self.bytes - before as u64 + table.allocation_size() as u64;
+        } else {
+            table.insert_unique(hash.0, loc.0, rehash);
+        }
+        self.key_count += 1;
+    }
+
+    /// Puts `new` where `old` stands.
+    #[inline]
+    pub fn replace(&mut self, slot: Slot, hash: KeyHash, old: Loc, new: Loc) {
+        let entry = self.slots[slot.index()].table.find_mut(hash.0, |&l| l == old.0);
+        debug_assert!(entry.is_some(), "the record at {old:?} is not in its table");
+        if let Some(entry) = entry {
+            *entry = new.0;
+        }
+    }
+
+    /// Takes `loc` out, and lets a table that has become very empty shrink.
+    pub fn remove(&mut self, slot: Slot, hash: KeyHash, loc: Loc, memory: &[u8]) {
+        let table = &mut self.slots[slot.index()].table;
+        let Ok(entry) = table.find_entry(hash.0, |&l| l == loc.0) else {
+            debug_assert!(false, "the record at {loc:?} is not in its table");
+            return;
+        };
+        entry.remove();
+        self.key_count -= 1;
+        if table.len() * SHRINK_FACTOR < table.num_buckets() {
+            self.shrink(slot, memory);
+        }
+    }
+
+    #[cold]
+    fn shrink(&mut self, slot: Slot, memory: &[u8]) {
+        let table = &mut self.slots[slot.index()].table;
+        let before = table.allocation_size();
+        if table.is_empty() {
+            *table = HashTable::new();
+        } else if table.num_buckets() >= SHRINK_BUCKETS_MIN {
+            table.shrink_to(table.len() * 2, |&l| hash_at(&self.hasher, memory, Loc(l)));
+        }
+        self.bytes = self.bytes - before as u64 + table.allocation_size() as u64;
+    }
+
+    /// How many bytes more the tables may take if one key is added to `slot`.
+    #[inline]
+    pub fn growth_bytes(&self, slot: Slot) -> u64 {
+        let table = &self.slots[slot.index()].table;
+        if is_full(table) { grown_bytes(table) } else { 0 }
+    }
+
+    /// The number of the latest write to `slot`.
+    #[inline]
+    pub fn version(&self, slot: Slot) -> u64 {
+        self.slots[slot.index()].version
+    }
+
+    /// Takes the number of the next write to `slot`.
+    #[inline]
+    pub fn next_version(&mut self, slot: Slot) -> u64 {
+        let version = &mut self.slots[slot.index()].version;
+        *version += 1;
+        *version
+    }
+
+    /// Empties all tables and keeps the versions; the memory waits for [`Index::drop_flushed`].
+    pub fn flush(&mut self) {
+        let held = self.flushed_bytes();
+        for slot in &mut self.slots {
+            if slot.table.num_buckets() > 0 {
+                self.flushed.push(std::mem::take(&mut slot.table));
+            }
+        }
+        self.bytes = self.bytes - held + self.flushed_bytes();
+        self.key_count = 0;
+    }
+
+    /// Drops up to `tables_max` tables of a flushed keyspace; answers how many.
+    pub fn drop_flushed(&mut self, tables_max: usize) -> usize {
+        let held = self.flushed_bytes();
+        let keep = self.flushed.len().saturating_sub(tables_max);
+        let dropped = self.flushed.len() - keep;
+        self.bytes -= self.flushed.drain(keep..).map(|table| table.allocation_size() as u64).sum::<u64>();
+        if self.flushed.is_empty() {
+            self.flushed = Vec::new();
+        }
+        self.bytes = self.bytes - held + self.flushed_bytes();
+        dropped
+    }
+
+    fn flushed_bytes(&self) -> u64 {
+        (self.flushed.capacity() * size_of::<HashTable<u32>>()) as u64
+    }
+
+    /// The locations in `slot`, in no order.
+    pub fn locations(&self, slot: Slot) -> impl Iterator<Item = Loc> {
+        self.slots[slot.index()].table.iter().map(|&l| Loc(l))
+    }
+
+    /// How many keys `slot` holds.
+    pub fn slot_key_count(&self, slot: Slot) -> u64 {
+        self.slots[slot.index()].table.len() as u64
+    }
+
+    /// How many keys there are.
+    pub fn key_count(&self) -> u64 {
+        self.key_count
+    }
+
+    /// Bytes that the tables take.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Starts loading the header of `slot`, which may lie across two cache lines.
+    #[inline]
+    pub fn prefetch_slot(&self, slot: Slot) {
+        let slot = &self.slots[slot.index()];
+        prefetch_ref(slot);
+        prefetch_ref(&slot.version);
+    }
+
+    /// The location of the first entry whose tag matches `hash`: nearly always the key's own.
+    #[inline]
+    pub fn candidate(&self, slot: Slot, hash: KeyHash) -> Option<Loc> {
+        self.slots[slot.index()].table.find(hash.0, |_| true).copied().map(Loc)
+    }
+}
+
+fn hash_at(hasher: &KeyHasher, memory: &[u8], loc: Loc) -> u64 {
+    hasher.hash(item::key_of(memory, loc, Head::read(memory, loc))).0
+}
+
+/// Whether the next insertion may allocate.
+#[inline]
+fn is_full(table: &HashTable<u32>) -> bool {
+    table.len() == table.capacity()
+}
+
+/// What an insertion into a full table adds: the table doubles, or is rebuilt in its size.
+fn grown_bytes(table: &HashTable<u32>) -> u64 {
+    if is_mostly_tombstones(table) { 0 } else { table.allocation_size().max(64) as u64 + 64 }
+}
+
+/// Whether a full table is full of marks of removed entries: then it is rebuilt
+/// in its own size, where hashbrown would double it from half full on.
+fn is_mostly_tombstones(table: &HashTable<u32>) -> bool {
+    table.num_buckets() >= SHRINK_BUCKETS_MIN && table.len() * 8 < table.num_buckets() * (FULL_EIGHTHS - 1)
+}
+
+fn rebuild(table: &mut HashTable<u32>, rehash: impl Fn(&u32) -> u64) {
+    let mut fresh = HashTable::with_capacity(table.num_buckets() * FULL_EIGHTHS / 8);
+    for &loc in table.iter() {
+        fresh.insert_unique(rehash(&loc), loc, &rehash);
+    }
+    *table = fresh;
+}
+
+#[cfg(test)]
+impl Index {
+    /// What the tables have allocated, counted afresh.
+    pub fn bytes_counted(&self) -> u64 {
+        let live = self.slots.iter().map(|slot| slot.table.allocation_size() as u64).sum::<u64>();
+        let flushed = self.flushed.iter().map(|table| table.allocation_size() as u64).sum::<u64>();
+        Self::FIXED_BYTES + live + flushed + self.flushed_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records of 12 + 4 bytes, numbered by their key.
+    fn records(count: u32) -> Vec<u8> {
+        let mut memory = vec![0; count as usize * 16];
+        for n in 0..count {
+            let loc = Loc::at(n as usize * 16);
+            Head::new(4, 0, false, false).write(&mut memory, loc);
+            memory[loc.offset() + 12..][..4].copy_from_slice(&n.to_le_bytes());
+        }
+        memory
+    }
+
+    #[test]
+    fn churn_keeps_the_count_of_bytes_exact_and_the_tables_small() {
+        let memory = records(4000);
+        let mut index = Index::new(KeyHasher::new(1));
+        let slot = Slot::of(b"one");
+        let hash = |n: u32| KeyHasher::new(1).hash(&n.to_le_bytes());
+        for n in 0..200 {
+            index.insert(slot, hash(n), Loc(n * 4), &memory);
+        }
+        for n in 200..4000 {
+            index.insert(slot, hash(n), Loc(n * 4), &memory);
+            index.remove(slot, hash(n - 200), Loc((n - 200) * 4), &memory);
+            assert_eq!(index.bytes(), index.bytes_counted());
+        }
+        assert_eq!(index.slot_key_count(slot), 200);
+        assert!(index.bytes() - Index::FIXED_BYTES < 4096, "{}", index.bytes() - Index::FIXED_BYTES);
+        assert_eq!(index.find(slot, hash(3999), &3999u32.to_le_bytes(), &memory), Some(Loc(3999 * 4)));
+        assert_eq!(index.find(slot, hash(10), &10u32.to_le_bytes(), &memory), None);
+        for n in 3800..4000 {
+            index.remove(slot, hash(n), Loc(n * 4), &memory);
+        }
+        assert_eq!((index.bytes(), index.key_count()), (Index::FIXED_BYTES, 0));
+    }
+
+    #[test]
+    fn a_flush_empties_at_once_and_keeps_versions() {
+        let memory = records(100);
+        let mut index = Index::new(KeyHasher::new(1));
+        for n in 0..100u32 {
+            let (slot, hash) = index.address(Loc(n * 4), &memory);
+            index.insert(slot, hash, Loc(n * 4), &memory);
+            index.next_version(slot);
+        }
+        let (slot, _) = index.address(Loc(0), &memory);
+        let version = index.version(slot);
+        index.flush();
+        assert_eq!((index.key_count(), index.slot_key_count(slot)), (0, 0));
+        assert_eq!(index.version(slot), version);
+        assert_eq!(index.bytes(), index.bytes_counted());
+        while index.drop_flushed(7) > 0 {
+            assert_eq!(index.bytes(), index.bytes_counted());
+        }
+        assert_eq!(index.bytes(), Index::FIXED_BYTES);
+    }
+}

@@ -1,0 +1,147 @@
+//! The first of the two rooms where `unsafe` is allowed: the one mapping that
+//! holds every record of a core, and the prefetch instruction.
+//!
+//! Invariant: `base..base + len` is readable, writable and owned by this value
+//! alone from [`Memory::map`] until it is dropped, so the slices handed out are
+//! as safe as those of a `Vec<u8>`. Pages never written read as zeros.
+//!
+//! Called by [`super::arena`] and by the prefetch hints of [`super::Shard`].
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// One huge page: smaller segments gain nothing from the advice and would
+/// share a page with a neighbour that has been given back.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// A private anonymous mapping, paged in on first touch.
+pub struct Memory {
+    /// What `mmap` answered, and how much it mapped.
+    mapped: NonNull<u8>,
+    mapped_bytes: usize,
+    /// The part in use: it starts on a huge page boundary.
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not tied to the thread
+// that made it, so the value may move to another thread like a `Vec<u8>`.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes of zeros, of which none occupies memory yet.
+    ///
+    /// # Errors
+    /// The system's error number, such as `ENOMEM`.
+    pub fn map(len: usize) -> Result<Self, i32> {
+        let mapped_bytes = len.checked_add(HUGE_PAGE_BYTES).ok_or(libc::ENOMEM)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice
+        // touches no memory that anyone else uses.
+        let at =
+            unsafe { libc::mmap(std::ptr::null_mut(), mapped_bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
+        }
+        let mapped = NonNull::new(at.cast::<u8>()).ok_or(libc::ENOMEM)?;
+        let skip = mapped.as_ptr().align_offset(HUGE_PAGE_BYTES).min(HUGE_PAGE_BYTES);
+        // SAFETY: `skip` is at most the huge page that was mapped beyond `len`.
+        let base = unsafe { mapped.add(skip) };
+        Ok(Self { mapped, mapped_bytes, base, len })
+    }
+
+    /// The whole mapping.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the range is mapped readable as long as `self` lives, and
+        // writing needs `&mut self`, which excludes this borrow.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+
+    /// The whole mapping, for writing.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the range is mapped writable as long as `self` lives, and
+        // `&mut self` excludes every other borrow.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+
+    /// Gives the pages of `range` back to the system; they read as zeros again.
+    pub fn release(&mut self, range: Range<usize>) {
+        self.advise(range, libc::MADV_DONTNEED);
+    }
+
+    /// Asks for huge pages (or, with `false`, for none) in the whole mapping.
+    /// Only advice: a kernel without them ignores it.
+    pub fn advise_huge(&mut self, wanted: bool) {
+        self.advise(0..self.len, if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
+    }
+
+    fn advise(&mut self, range: Range<usize>, advice: i32) {
+        if range.start >= range.end || range.end > self.len {
+            return;
+        }
+        // SAFETY: the range lies inside the mapping, `&mut self` excludes every
+        // borrow of its bytes, and private anonymous pages that are given back
+        // read as zeros. Failure leaves the pages as they are.
+        unsafe { libc::madvise(self.base.add(range.start).as_ptr().cast(), range.len(), advice) };
+    }
+
+    /// Starts loading the cache line at `offset`; does nothing outside the mapping.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if let Some(byte) = self.bytes().get(offset) {
+            prefetch_ref(byte);
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `mmap` answered, unmapped once; no
+        // borrow of it outlives `self`.
+        unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+    }
+}
+
+/// Starts loading the cache line of `place`.
+#[inline]
+pub fn prefetch_ref<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint without effect on memory; SSE is part of
+        // every x86_64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_start_as_zeros_and_read_as_zeros_after_release() {
+        let mut memory = Memory::map(1 << 20).expect("a mebibyte can be mapped");
+        assert_eq!(memory.bytes().len(), 1 << 20);
+        assert_eq!(memory.bytes().as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
+        assert!(memory.bytes().iter().all(|&b| b == 0));
+        memory.bytes_mut().fill(7);
+        memory.release(4096..8192);
+        assert!(memory.bytes()[..4096].iter().all(|&b| b == 7));
+        assert!(memory.bytes()[4096..8192].iter().all(|&b| b == 0));
+        memory.release(0..(1 << 20) + 1);
+        assert_eq!(memory.bytes()[0], 7, "a range outside the mapping is left alone");
+        memory.prefetch(usize::MAX);
+        memory.advise_huge(false);
+    }
+
+    #[test]
+    fn more_than_the_address_space_is_an_error() {
+        assert!(Memory::map(usize::MAX).is_err());
+        assert!(Memory::map(1 << 60).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! The operations that change nothing. One record is touched per hit: the
+//! location comes from the slot table, everything else from the record.
+
+use super::At;
+use super::item::{self, ExpiryWord, REFS_MAX};
+use super::shard::{Found, Shard};
+use crate::base::{Slot, UnixMillis};
+use crate::command::{Payload, ReplySink, TtlUnit, Value};
+
+/// Pieces of a value that are listed without asking the allocator for room.
+const PIECES_INLINE: usize = 8;
+
+impl Shard {
+    /// `GET`: the value or null.
+    #[inline]
+    pub(super) fn get(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
+        match self.lookup_read(at, key, now) {
+            Some(found) => self.answer(at.slot, found, out),
+            None => out.null(),
+        }
+    }
+
+    /// `STRLEN`: the value's length, 0 without the key.
+    pub(super) fn strlen(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
+        out.integer(self.lookup_read(at, key, now).map_or(0, |found| found.head.value_len() as i64));
+    }
+
+    /// `EXISTS`: 1 or 0. Asking does not make a key more worth keeping.
+    pub(super) fn exists(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
+        out.integer(i64::from(self.lookup_counted(at, key, now).is_some()));
+    }
+
+    /// `TYPE`: every value is a string.
+    pub(super) fn type_of(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
+        out.status(if self.lookup_counted(at, key, now).is_some() { "string" } else { "none" });
+    }
+
+    /// `TTL` and its relatives: -2 without the key, -1 without a deadline.
+    pub(super) fn ttl(&mut self, at: At, key: &[u8], unit: TtlUnit, now: UnixMillis, out: &mut impl ReplySink) {
+        let Some(found) = self.lookup_counted(at, key, now) else { return out.integer(-2) };
+        let Some(deadline) = self.deadline_of(found) else { return out.integer(-1) };
+        let remaining = deadline.saturating_sub(now.0);
+        out.integer(match unit {
+            TtlUnit::Seconds => (remaining + 500) / 1000,
+            TtlUnit::Millis => remaining,
+            TtlUnit::UnixSeconds => (deadline + 500) / 1000,
+            TtlUnit::UnixMillis => deadline,
+        } as i64);
+    }
+
+    /// A lookup that counts as a hit or a miss.
+    #[inline]
+    pub(super) fn lookup_counted(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
+        let found = self.lookup(at, key, now);
+        match found {
+            Some(_) => self.stats.hits += 1,
+            None => self.stats.misses += 1,
+        }
+        found
+    }
+
+    /// A counted lookup that also makes the record more worth keeping.
+    #[inline]
+    pub(super) fn lookup_read(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
+        let mut found = self.lookup_counted(at, key, now)?;
+        let refs = found.head.refs();
+        if refs < REFS_MAX {
+            found.head = found.head.with_refs(refs + 1);
+            found.head.write(self.arena.bytes_mut(), found.loc);
+        }
+        Some(found)
+    }
+
+    /// The deadline of a record.
+    #[inline]
+    pub(super) fn deadline_of(&self, found: Found) -> Option<u64> {
+        ExpiryWord::read(self.arena.bytes(), found.loc, found.head).deadline()
+    }
+
+    /// Writes a record's value to `out`.
+    #[inline]
+    pub(super) fn answer(&self, slot: Slot, found: Found, out: &mut impl ReplySink) {
+        let bytes = self.arena.bytes();
+        let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
+        let expires_at = self.deadline_of(found);
+        if found.head.is_large() {
+            return self.answer_large(found, version, expires_at, out);
+        }
+        let payload = Payload::Whole(item::value_of(bytes, found.loc, found.head));
+        out.value(&Value { payload, version, expires_at });
+    }
+
+    #[cold]
+    fn answer_large(&self, found: Found, version: u64, expires_at: Option<u64>, out: &mut impl ReplySink) {
+        let count = found.head.extents(self.arena.segment_shift());
+        if count > PIECES_INLINE {
+            let pieces: Vec<&[u8]> = self.pieces(found).collect();
+            return out.value(&Value { payload: Payload::Pieces(&pieces), version, expires_at });
+        }
+        let mut pieces: [&[u8]; PIECES_INLINE] = [&[]; PIECES_INLINE];
+        for (place, piece) in pieces.iter_mut().zip(self.pieces(found)) {
+            *place = piece;
+        }
+        out.value(&Value { payload: Payload::Pieces(&pieces[..count]), version, expires_at });
+    }
+
+    /// The pieces of a large value, in order.
+    fn pieces(&self, found: Found) -> impl Iterator<Item = &[u8]> {
+        let bytes = self.arena.bytes();
+        let segment_bytes = self.arena.segment_bytes();
+        (0..found.head.extents(self.arena.segment_shift())).filter_map(move |index| {
+            let id = item::extent_of(bytes, found.loc, found.head, index)?;
+            let len = (found.head.value_len() - index * segment_bytes).min(segment_bytes);
+            bytes.get(self.arena.range(id))?.get(..len)
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! [`Shard`]: the parts of the engine together. Takes operations, writes answers.
+//!
+//! Invariant between two calls: the slot tables hold exactly the records that
+//! are not dead, and segments in use, index, wheel and reserved bytes stay
+//! within the budget.
+//!
+//! Called by the core's turn, which hashes and prefetches a batch of requests
+//! and then executes them one by one.
+
+use super::arena::{Arena, SEGMENT_BYTES_MIN};
+use super::evict::{Hand, Policy};
+use super::expiry::Wheel;
+use super::index::Index;
+use super::item::{ExpiryWord, Head, KEY_BYTES_MAX, Loc};
+use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
+use crate::base::{KeyHash, Slot, UnixMillis};
+use crate::command::{Op, OpError, ReplySink};
+
+/// What one core stores.
+pub struct Shard {
+    pub(super) index: Index,
+    pub(super) arena: Arena,
+    pub(super) wheel: Wheel,
+    pub(super) hand: Hand,
+    pub(super) policy: Policy,
+    pub(super) stats: ShardStats,
+    pub(super) keys_with_expiry: u64,
+    pub(super) value_bytes_max: usize,
+    budget_bytes: u64,
+    reserved_bytes: u64,
+}
+
+/// A live record that was looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub loc: Loc,
+    pub head: Head,
+}
+
+// The smallest budget leaves room for some dozens of segments beside what is fixed.
+const _: () = assert!(Shard::BUDGET_BYTES_MIN > Index::FIXED_BYTES + Wheel::FIXED_BYTES + 48 * SEGMENT_BYTES_MIN);
+
+impl Shard {
+    /// The smallest workable budget.
+    pub const BUDGET_BYTES_MIN: u64 = 4 << 20;
+    /// The largest budget: as far as 32-bit locations reach.
+    pub const BUDGET_BYTES_MAX: u64 = 16 << 30;
+
+    /// An empty shard. Maps its budget, which occupies memory only as it is used.
+    ///
+    /// # Errors
+    /// A budget out of range, or a mapping that the system refused.
+    pub fn new(config: ShardConfig) -> Result<Self, EngineError> {
+        if config.budget_bytes < Self::BUDGET_BYTES_MIN {
+            return Err(EngineError::BudgetTooSmall { minimum: Self::BUDGET_BYTES_MIN });
+        }
+        if config.budget_bytes > Self::BUDGET_BYTES_MAX {
+            return Err(EngineError::BudgetTooLarge { maximum: Self::BUDGET_BYTES_MAX });
+        }
+        Ok(Self {
+            index: Index::new(config.hasher),
+            arena: Arena::new(config.budget_bytes).map_err(EngineError::Mapping)?,
+            wheel: Wheel::new(),
+            hand: Hand::default(),
+            policy: config.policy,
+            stats: ShardStats::default(),
+            keys_with_expiry: 0,
+            value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
+            budget_bytes: config.budget_bytes,
+            reserved_bytes: 0,
+        })
+    }
+
+    /// Executes one operation on `key`, which lives `at`, and writes its answer to `out`.
+    #[inline]
+    pub fn execute(&mut self, at: At, key: &[u8], op: Op<'_>, now: UnixMillis, out: &mut impl ReplySink) {
+        match op {
+            Op::Get => return self.get(at, key, now, out),
+            Op::Strlen => return self.strlen(at, key, now, out),
+            Op::Exists => return self.exists(at, key, now, out),
+            Op::Ttl(unit) => return self.ttl(at, key, unit, now, out),
+            Op::Type => return self.type_of(at, key, now, out),
+            Op::Set { value, expiry, condition, reply } => {
+                self.set(at, key, value, (expiry, condition, reply), now, out);
+            }
+            Op::GetDel => self.get_del(at, key, now, out),
+            Op::GetEx { expiry } => self.get_ex(at, key, expiry, now, out),
+            Op::Append { tail } => self.append(at, key, tail, now, out),
+            Op::IncrBy { delta } => self.incr_by(at, key, delta, now, out),
+            Op::Del => self.del(at, key, now, out),
+            Op::Expire { expiry, condition } => self.expire(at, key, expiry, condition, now, out),
+            Op::Persist => self.persist(at, key, now, out),
+        }
+        self.after_write(now);
+    }
+
+    /// The record of `key`. One whose deadline has passed is removed here.
+    #[inline]
+    pub(super) fn lookup(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
+        let bytes = self.arena.bytes();
+        let loc = self.index.find(at.slot, at.hash, key, bytes)?;
+        let head = Head::read(bytes, loc);
+        if head.has_expiry() && is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+            self.drop_expired(at.slot, at.hash, loc);
+            return None;
+        }
+        Some(Found { loc, head })
+    }
+
+    /// The longest key accepted: what a header describes, and half a segment holds.
+    pub(super) fn key_bytes_max(&self) -> usize {
+        KEY_BYTES_MAX.min(self.arena.segment_bytes() / 2)
+    }
+
+    /// Answers a refusal, and counts it.
+    #[cold]
+    pub(super) fn refuse(&mut self, error: OpError, out: &mut impl ReplySink) {
+        if error == OpError::OutOfMemory {
+            self.stats.refused_oom += 1;
+        }
+        out.refused(error);
+    }
+
+    /// How many segments the budget has room for beside everything else in it.
+    #[inline]
+    pub(super) fn segments_allowed(&self) -> usize {
+        let others = self.index.bytes() + self.wheel.bytes() + self.arena.table_bytes() + self.reserved_bytes;
+        let room = self.budget_bytes.saturating_sub(others) >> self.arena.segment_shift();
+        (room as usize).min(self.arena.segment_count())
+    }
+
+    /// How many segments are free within the budget; negative if it is overdrawn.
+    #[inline]
+    pub(super) fn segments_free(&self) -> isize {
+        self.segments_allowed() as isize - self.arena.in_use() as isize
+    }
+
+    /// Starts loading the header of `slot`: the first of two hints before [`Shard::execute`].
+    #[inline]
+    pub fn prefetch_slot(&self, slot: Slot) {
+        self.index.prefetch_slot(slot);
+    }
+
+    /// Starts loading the record that is probably the key's: the second hint.
+    #[inline]
+    pub fn prefetch_record(&self, at: At) {
+        if let Some(loc) = self.index.candidate(at.slot, at.hash) {
+            self.arena.prefetch(loc);
+        }
+    }
+
+    /// How many keys are stored, expired ones that nobody met yet included.
+    pub fn key_count(&self) -> u64 {
+        self.index.key_count()
+    }
+
+    /// How many of the keys have a deadline.
+    pub fn keys_with_expiry(&self) -> u64 {
+        self.keys_with_expiry
+    }
+
+    /// How many keys `slot` holds.
+    pub fn slot_key_count(&self, slot: Slot) -> u64 {
+        self.index.slot_key_count(slot)
+    }
+
+    /// Says what buffers and sessions use of the core's budget. The next writes
+    /// and slices of [`Shard::advance`] make room for it.
+    pub fn set_reserved_bytes(&mut self, bytes: u64) {
+        self.reserved_bytes = bytes;
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+
+    /// Where the bytes of the budget are.
+    pub fn memory(&self) -> MemoryReport {
+        let shift = self.arena.segment_shift();
+        let index_bytes = self.index.bytes() + self.arena.table_bytes();
+        let free = self.segments_free().max(0) as u64;
+        MemoryReport {
+            budget_bytes: self.budget_bytes,
+            live_bytes: self.arena.live_bytes(),
+            dead_bytes: self.arena.dead_bytes(),
+            free_bytes: free << shift,
+            index_bytes,
+            wheel_bytes: self.wheel.bytes(),
+            reserved_bytes: self.reserved_bytes,
+            segments_total: self.segments_allowed() as u64,
+            segments_free: free,
+            resident_bytes: ((self.arena.resident() as u64) << shift)
+                + index_bytes
+                + self.wheel.bytes()
+                + self.reserved_bytes,
+        }
+    }
+
+    /// Removes a record whose deadline has passed.
+    #[cold]
+    pub(super) fn drop_expired(&mut self, slot: Slot, hash: KeyHash, loc: Loc) {
+        self.stats.expired += 1;
+        self.stats.expired_bytes += self.drop_record(slot, hash, loc) as u64;
+    }
+}
+
+/// Whether a deadline has passed: as in Redis, a key still exists in the millisecond it names.
+#[inline]
+pub(super) fn is_past(deadline: Option<u64>, now: UnixMillis) -> bool {
+    deadline.is_some_and(|deadline| deadline < now.0)
+}

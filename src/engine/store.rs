@@ -1,0 +1,302 @@
+//! How a record gets its place and loses it.
+//!
+//! A write goes in two steps. [`Shard::plan`] decides where the record shall
+//! lie and makes room, which may evict or move records, the key's old one
+//! included; it can refuse. [`Shard::commit`] then writes and cannot fail. Between
+//! the two the caller may answer the old value.
+//!
+//! A new value of the same aligned size overwrites the old one in place.
+//! Otherwise a new record is appended and the old one marked dead.
+
+use super::At;
+use super::arena::LARGE_FRACTION;
+use super::expiry::Bucket;
+use super::item::{self, EXTENT_ID_BYTES, ExpiryWord, HEADER_BYTES, Head, Loc};
+use super::shard::{Found, Shard};
+use crate::base::{KeyHash, Slot, UnixMillis};
+use crate::command::OpError;
+
+/// Where a write goes.
+pub(super) struct Plan {
+    /// The record that the key has now.
+    pub found: Option<Found>,
+    /// The head of the record to be.
+    head: Head,
+    in_place: bool,
+}
+
+/// What a write must leave for the hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserve {
+    /// The policy's reserve stays untouched.
+    Keep,
+    /// A change of a deadline may use the reserve: it has to succeed on a full shard.
+    Use,
+}
+
+impl Shard {
+    /// Decides where a value of `value_len` bytes goes and makes room for it.
+    #[inline]
+    pub(super) fn plan(
+        &mut self,
+        at: At,
+        key: &[u8],
+        value_len: usize,
+        deadline: Option<u64>,
+        found: Option<Found>,
+        now: UnixMillis,
+    ) -> Result<Plan, OpError> {
+        if value_len > self.value_bytes_max || key.len() > self.key_bytes_max() {
+            return Err(OpError::TooLarge);
+        }
+        let shift = self.arena.segment_shift();
+        let plan = self.shape(key, value_len, deadline, found);
+        if plan.in_place {
+            return Ok(plan);
+        }
+        let size = plan.head.record_bytes(shift);
+        if self.make_room(at.slot, size, plan.head.extents(shift), Reserve::Keep, now)? {
+            let found = self.lookup(at, key, now);
+            return Ok(self.shape(key, value_len, deadline, found));
+        }
+        Ok(plan)
+    }
+
+    #[inline]
+    fn shape(&self, key: &[u8], value_len: usize, deadline: Option<u64>, found: Option<Found>) -> Plan {
+        let shift = self.arena.segment_shift();
+        let head = self.head_for(key.len(), value_len, deadline.is_some());
+        if let Some(old) = found {
+            let same = |head: Head| {
+                head.is_large() == old.head.is_large()
+                    && head.extents(shift) == old.head.extents(shift)
+                    && head.record_bytes(shift) == old.head.record_bytes(shift)
+            };
+            // An expiry word without a deadline is better than a move.
+            let with_word = head.with_expiry();
+            let kept =
+                if same(head) { Some(head) } else { Some(with_word).filter(|&h| old.head.has_expiry() && same(h)) };
+            if let Some(head) = kept {
+                return Plan { found, head: head.with_refs(old.head.refs()), in_place: true };
+            }
+        }
+        let refs = found.map_or(0, |old| old.head.refs());
+        Plan { found, head: head.with_refs(refs), in_place: false }
+    }
+
+    /// The head of a record: large if it is longer than a part of a segment and
+    /// the value, not the key, makes it so.
+    #[inline]
+    pub(super) fn head_for(&self, key_len: usize, value_len: usize, has_expiry: bool) -> Head {
+        let part = self.arena.segment_bytes() / LARGE_FRACTION;
+        let head = Head::new(key_len, value_len, has_expiry, false);
+        if head.record_bytes(self.arena.segment_shift()) > part && value_len > part / 2 {
+            return Head::new(key_len, value_len, has_expiry, true);
+        }
+        head
+    }
+
+    /// Writes the value as planned. Nothing may have run in between but answers.
+    #[inline]
+    pub(super) fn commit(
+        &mut self,
+        at: At,
+        key: &[u8],
+        value: &[u8],
+        deadline: Option<u64>,
+        plan: Plan,
+        now: UnixMillis,
+    ) {
+        self.stats.sets += 1;
+        let version = self.index.next_version(at.slot);
+        match plan.found {
+            Some(old) if plan.in_place => self.overwrite(old, plan.head, value, deadline, version, now),
+            _ => self.append_record(at, key, value, deadline, &plan, version, now),
+        }
+    }
+
+    fn overwrite(
+        &mut self,
+        old: Found,
+        head: Head,
+        value: &[u8],
+        deadline: Option<u64>,
+        version: u64,
+        now: UnixMillis,
+    ) {
+        let word = ExpiryWord::read(self.arena.bytes(), old.loc, old.head);
+        if head.key_at() != old.head.key_at() {
+            let key = old.loc.offset() + old.head.key_at();
+            self.arena.copy_within(key..key + head.key_len(), old.loc.offset() + head.key_at());
+        }
+        debug_assert!(
+            !head.is_large() || head.body_at() == old.head.body_at(),
+            "equal sizes leave the extents' numbers in place"
+        );
+        head.write(self.arena.bytes_mut(), old.loc);
+        item::write_version(self.arena.bytes_mut(), old.loc, version);
+        self.count_deadlines(word.deadline().is_some(), deadline.is_some());
+        if head.has_expiry() {
+            let word = self.arm(old.loc, deadline, word.armed(), now);
+            word.write(self.arena.bytes_mut(), old.loc);
+        }
+        if head.is_large() {
+            self.fill_extents(old.loc, old.head, head, value);
+        } else {
+            self.write_at(old.loc.offset() + head.body_at(), value);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn append_record(
+        &mut self,
+        at: At,
+        key: &[u8],
+        value: &[u8],
+        deadline: Option<u64>,
+        plan: &Plan,
+        version: u64,
+        now: UnixMillis,
+    ) {
+        let head = plan.head;
+        let size = head.record_bytes(self.arena.segment_shift());
+        let Some(loc) = self.arena.append(size) else {
+            debug_assert!(false, "the plan made room");
+            // Rather a miss than the old value.
+            if let Some(old) = plan.found {
+                self.drop_record(at.slot, at.hash, old.loc);
+            }
+            return;
+        };
+        head.write(self.arena.bytes_mut(), loc);
+        item::write_version(self.arena.bytes_mut(), loc, version);
+        if head.has_expiry() {
+            self.arm(loc, deadline, None, now).write(self.arena.bytes_mut(), loc);
+        }
+        self.write_at(loc.offset() + head.key_at(), key);
+        if head.is_large() {
+            self.fill_extents(loc, head.with_value_len(0), head, value);
+        } else {
+            self.write_at(loc.offset() + head.body_at(), value);
+        }
+        self.hand.owe(size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift()));
+        self.count_deadlines(false, deadline.is_some());
+        match plan.found {
+            Some(old) => {
+                self.index.replace(at.slot, at.hash, old.loc, loc);
+                self.retire(old.loc);
+            }
+            None => self.index.insert(at.slot, at.hash, loc, self.arena.bytes()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn write_at(&mut self, at: usize, from: &[u8]) {
+        if let Some(to) = self.arena.bytes_mut().get_mut(at..at + from.len()) {
+            to.copy_from_slice(from);
+        }
+    }
+
+    /// Writes `value` to the extents of the record at `loc`, of which those of
+    /// `before` exist; the others are taken from the free segments.
+    fn fill_extents(&mut self, loc: Loc, before: Head, head: Head, value: &[u8]) {
+        let segment_bytes = self.arena.segment_bytes();
+        let existing = before.extents(self.arena.segment_shift());
+        for (index, piece) in value.chunks(segment_bytes).enumerate() {
+            let id = if index < existing {
+                let id = item::extent_of(self.arena.bytes(), loc, head, index).unwrap_or(u32::MAX);
+                self.arena.resize_extent(id, piece.len());
+                id
+            } else {
+                self.new_extent(loc, head, index, piece.len())
+            };
+            let start = self.arena.range(id).start;
+            self.write_at(start, piece);
+        }
+    }
+
+    /// Takes a free segment as number `index` of the extents of the record at `loc`.
+    pub(super) fn new_extent(&mut self, loc: Loc, head: Head, index: usize, used: usize) -> u32 {
+        let id = self.arena.take_extent(used);
+        debug_assert!(id.is_some(), "the plan made room");
+        let id = id.unwrap_or(u32::MAX);
+        self.write_at(loc.offset() + head.body_at() + index * EXTENT_ID_BYTES, &id.to_le_bytes());
+        id
+    }
+
+    /// The expiry word for `deadline`, and the entry in the wheel that it needs:
+    /// none if `armed`, the bucket that watches the record now, is early enough.
+    #[inline]
+    pub(super) fn arm(
+        &mut self,
+        loc: Loc,
+        deadline: Option<u64>,
+        armed: Option<Bucket>,
+        now: UnixMillis,
+    ) -> ExpiryWord {
+        let Some(deadline) = deadline else { return ExpiryWord::NONE };
+        let bucket = self.wheel.place(deadline, now.0);
+        if ExpiryWord::is_far(deadline) {
+            return ExpiryWord::new(deadline, bucket);
+        }
+        match armed {
+            Some(armed) if !self.wheel.is_before(bucket, armed) => ExpiryWord::new(deadline, armed),
+            _ => {
+                self.wheel.push(bucket, loc);
+                ExpiryWord::new(deadline, bucket)
+            }
+        }
+    }
+
+    pub(super) fn count_deadlines(&mut self, before: bool, after: bool) {
+        self.keys_with_expiry = self.keys_with_expiry + u64::from(after) - u64::from(before);
+    }
+
+    /// Writes the live record at `old` again at the end of the log under `head`,
+    /// whose body may be longer; the new bytes of the body are the caller's to
+    /// write. Extents change hands. Answers `None` if the open segment has no room.
+    pub(super) fn relocate(
+        &mut self,
+        slot: Slot,
+        hash: KeyHash,
+        old: Found,
+        head: Head,
+        deadline: Option<u64>,
+        now: UnixMillis,
+    ) -> Option<Loc> {
+        let shift = self.arena.segment_shift();
+        let loc = self.arena.append(head.record_bytes(shift))?;
+        let from = old.loc.offset();
+        self.count_deadlines(self.deadline_of(old).is_some(), deadline.is_some());
+        self.arena.copy_within(from..from + HEADER_BYTES, loc.offset());
+        head.write(self.arena.bytes_mut(), loc);
+        if head.has_expiry() {
+            self.arm(loc, deadline, None, now).write(self.arena.bytes_mut(), loc);
+        }
+        let rest = head.key_len() + old.head.body_len(shift).min(head.body_len(shift));
+        let key = from + old.head.key_at();
+        self.arena.copy_within(key..key + rest, loc.offset() + head.key_at());
+        self.index.replace(slot, hash, old.loc, loc);
+        self.arena.kill(old.loc);
+        Some(loc)
+    }
+
+    /// Takes the key of the record at `loc` out of the shard; answers the bytes that frees.
+    pub(super) fn drop_record(&mut self, slot: Slot, hash: KeyHash, loc: Loc) -> usize {
+        self.index.remove(slot, hash, loc, self.arena.bytes());
+        self.retire(loc)
+    }
+
+    /// Marks a record dead that the slot tables no longer hold, and frees its extents.
+    fn retire(&mut self, loc: Loc) -> usize {
+        let shift = self.arena.segment_shift();
+        let head = Head::read(self.arena.bytes(), loc);
+        let word = ExpiryWord::read(self.arena.bytes(), loc, head);
+        self.count_deadlines(word.deadline().is_some(), false);
+        if head.is_large() {
+            self.arena.free_extents(loc, head);
+        }
+        self.arena.kill(loc);
+        head.record_bytes(shift) + if head.is_large() { head.value_len() } else { 0 }
+    }
+}

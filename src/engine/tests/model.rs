@@ -1,0 +1,453 @@
+//! The model test itself.
+
+use super::*;
+
+/// What the model knows of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    value: Vec<u8>,
+    deadline: Option<u64>,
+    version: u64,
+}
+
+/// One step of a sequence.
+#[derive(Clone, Debug)]
+enum Step {
+    Get(u8),
+    Set { key: u8, len: usize, expiry: Span, condition: Condition, reply: SetReply },
+    Append { key: u8, len: usize },
+    Incr(u8),
+    Del(u8),
+    GetDel(u8),
+    GetEx(u8, Span),
+    Expire(u8, Span),
+    Persist(u8),
+    Ttl(u8),
+    Exists(u8),
+    Wait(u64),
+    Advance(usize),
+    Flush,
+    Scan,
+    Fill(u16),
+}
+
+/// An expiry, relative to the moment of the step.
+#[derive(Clone, Copy, Debug)]
+enum Span {
+    Keep,
+    Never,
+    In(i64),
+    At(i64),
+}
+
+impl Span {
+    fn expiry(self, now: u64) -> Expiry {
+        match self {
+            Span::Keep => Expiry::Keep,
+            Span::Never => Expiry::Never,
+            Span::In(ms) => Expiry::In(ms),
+            Span::At(ms) => Expiry::At(now as i64 + ms),
+        }
+    }
+}
+
+const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+
+fn span() -> impl Strategy<Value = Span> {
+    prop_oneof![
+        2 => Just(Span::Never),
+        1 => Just(Span::Keep),
+        3 => (1i64..3000).prop_map(Span::In),
+        2 => (1i64..3_000_000).prop_map(Span::In),
+        1 => (1i64..3 * YEAR_MS as i64).prop_map(Span::In),
+        1 => (-5i64..5).prop_map(Span::At),
+        1 => Just(Span::In(1 << 60)),
+    ]
+}
+
+fn len() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0usize..40, 4 => 100usize..600, 2 => 5_000usize..17_000, 2 => 17_000usize..300_000]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0u8..24;
+    let condition =
+        prop_oneof![4 => Just(Condition::Always), 1 => Just(Condition::Absent), 1 => Just(Condition::Present)];
+    let reply = prop_oneof![3 => Just(SetReply::Status), 1 => Just(SetReply::Integer), 1 => Just(SetReply::Old)];
+    prop_oneof![
+        8 => key.clone().prop_map(Step::Get),
+        10 => (key.clone(), len(), span(), condition, reply).prop_map(
+            |(key, len, expiry, condition, reply)| Step::Set { key, len, expiry, condition, reply }),
+        4 => (key.clone(), len()).prop_map(|(key, len)| Step::Append { key, len }),
+        3 => key.clone().prop_map(Step::Incr),
+        2 => key.clone().prop_map(Step::Del),
+        1 => key.clone().prop_map(Step::GetDel),
+        3 => (key.clone(), span()).prop_map(|(key, span)| Step::GetEx(key, span)),
+        4 => (key.clone(), span()).prop_map(|(key, span)| Step::Expire(key, span)),
+        2 => key.clone().prop_map(Step::Persist),
+        1 => key.clone().prop_map(Step::Ttl),
+        1 => key.prop_map(Step::Exists),
+        3 => prop_oneof![0u64..50, 0u64..5000, 0u64..YEAR_MS].prop_map(Step::Wait),
+        3 => (0usize..300).prop_map(Step::Advance),
+        1 => (0u8..8).prop_map(|n| if n == 0 { Step::Flush } else { Step::Scan }),
+        2 => (0u16..400).prop_map(Step::Fill),
+    ]
+}
+
+struct Twin {
+    shard: Shard,
+    model: HashMap<Vec<u8>, Entry>,
+    versions: HashMap<u16, u64>,
+    now: u64,
+    writes: u64,
+    /// Whether the shard may have fewer keys than the model.
+    evicts: bool,
+}
+
+impl Twin {
+    fn new(budget_bytes: u64, policy: Policy) -> Self {
+        let evicts = policy == Policy::Clock && budget_bytes < 64 << 20;
+        let shard = shard(budget_bytes, policy);
+        Self { shard, model: HashMap::new(), versions: HashMap::new(), now: 1_700_000_000_000, writes: 0, evicts }
+    }
+
+    fn key(n: u8) -> Vec<u8> {
+        match n % 8 {
+            7 => format!("{{tag}}{n}").repeat(usize::from(n)).into_bytes(),
+            _ => format!("key:{n}").into_bytes(),
+        }
+    }
+
+    /// What the model holds now; what has expired is forgotten.
+    fn model_entry(&mut self, key: &[u8]) -> Option<Entry> {
+        if self.model.get(key).is_some_and(|e| e.deadline.is_some_and(|d| d < self.now)) {
+            self.model.remove(key);
+        }
+        self.model.get(key).cloned()
+    }
+
+    /// Brings the model in line if the shard has lost the key, which only eviction may do.
+    fn reconcile(&mut self, key: &[u8]) -> Option<Entry> {
+        let entry = self.model_entry(key);
+        let exists = run(&mut self.shard, key, Op::Exists, self.now) == Answer::Integer(1);
+        match (&entry, exists) {
+            (None, true) => panic!("{key:?} came back from the dead"),
+            (Some(_), false) => {
+                assert!(self.evicts, "{key:?} was lost without eviction");
+                self.model.remove(key);
+                return None;
+            }
+            _ => {}
+        }
+        entry
+    }
+
+    fn next_version(&mut self, key: &[u8]) -> u64 {
+        let version = self.versions.entry(Slot::of(key).number()).or_default();
+        *version += 1;
+        *version
+    }
+
+    fn expect_value(&mut self, answer: &Answer, entry: Option<&Entry>) {
+        match (answer, entry) {
+            (Answer::Null, None) => {}
+            (Answer::Null, Some(_)) if self.evicts => {}
+            (Answer::Value { bytes, version, expires_at }, Some(entry)) => {
+                assert!(bytes == &entry.value, "a value that was never the latest");
+                assert_eq!((version, expires_at), (&entry.version, &entry.deadline));
+            }
+            _ => panic!("answered {answer:?}, the model holds {entry:?}"),
+        }
+    }
+
+    fn store(&mut self, key: &[u8], value: Vec<u8>, deadline: Option<u64>) {
+        let version = self.next_version(key);
+        self.model.insert(key.to_vec(), Entry { value, deadline, version });
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Get(key) => {
+                let key = Self::key(key);
+                let entry = self.model_entry(&key);
+                let answer = run(&mut self.shard, &key, Op::Get, self.now);
+                self.expect_value(&answer, entry.as_ref());
+            }
+            Step::Set { key, len, expiry, condition, reply } => {
+                self.set(&Self::key(key), len, expiry.expiry(self.now), condition, reply);
+            }
+            Step::Append { key, len } => self.append(&Self::key(key), len),
+            Step::Incr(key) => self.incr(&Self::key(key)),
+            Step::Del(key) => {
+                let key = Self::key(key);
+                let existed = self.reconcile(&key).is_some();
+                let answer = run(&mut self.shard, &key, Op::Del, self.now);
+                assert_eq!(answer, Answer::Integer(i64::from(existed)));
+                self.forget(&key, existed);
+            }
+            Step::GetDel(key) => {
+                let key = Self::key(key);
+                let entry = self.reconcile(&key);
+                let answer = run(&mut self.shard, &key, Op::GetDel, self.now);
+                self.expect_value(&answer, entry.as_ref());
+                self.forget(&key, entry.is_some());
+            }
+            Step::GetEx(key, span) => self.get_ex(&Self::key(key), span.expiry(self.now)),
+            Step::Expire(key, span) => self.expire(&Self::key(key), span),
+            Step::Persist(key) => {
+                let key = Self::key(key);
+                let had = self.reconcile(&key).is_some_and(|e| e.deadline.is_some());
+                let answer = run(&mut self.shard, &key, Op::Persist, self.now);
+                assert_eq!(answer, Answer::Integer(i64::from(had)));
+                if had {
+                    self.change_deadline(&key, None);
+                }
+            }
+            Step::Ttl(key) => {
+                let key = Self::key(key);
+                let expected = match self.reconcile(&key) {
+                    None => -2,
+                    Some(Entry { deadline: None, .. }) => -1,
+                    Some(Entry { deadline: Some(d), .. }) => (d - self.now) as i64,
+                };
+                assert_eq!(run(&mut self.shard, &key, Op::Ttl(TtlUnit::Millis), self.now), Answer::Integer(expected));
+            }
+            Step::Exists(key) => {
+                self.reconcile(&Self::key(key));
+            }
+            Step::Wait(ms) => self.now += ms,
+            Step::Advance(work) => {
+                self.shard.advance(UnixMillis(self.now), work);
+            }
+            Step::Flush => {
+                self.shard.flush();
+                self.model.clear();
+                assert_eq!(self.shard.key_count(), 0);
+            }
+            Step::Scan => self.scan(),
+            Step::Fill(count) => self.fill(count),
+        }
+    }
+
+    fn forget(&mut self, key: &[u8], existed: bool) {
+        if existed {
+            self.next_version(key);
+            self.model.remove(key);
+        }
+    }
+
+    fn change_deadline(&mut self, key: &[u8], deadline: Option<u64>) {
+        self.next_version(key);
+        if let Some(entry) = self.model.get_mut(key) {
+            entry.deadline = deadline;
+        }
+    }
+
+    fn set(&mut self, key: &[u8], len: usize, expiry: Expiry, condition: Condition, reply: SetReply) {
+        let old = self.reconcile(key);
+        self.writes += 1;
+        let value = value_of(self.writes, len);
+        let answer = run(&mut self.shard, key, Op::Set { value: &value, expiry, condition, reply }, self.now);
+        let wanted = match condition {
+            Condition::Always => true,
+            Condition::Absent => old.is_none(),
+            Condition::Present => old.is_some(),
+        };
+        if answer == Answer::Refused(OpError::OutOfMemory) {
+            return self.may_refuse();
+        }
+        match reply {
+            SetReply::Status => assert_eq!(answer, if wanted { Answer::Status("OK".into()) } else { Answer::Null }),
+            SetReply::Integer => assert_eq!(answer, Answer::Integer(i64::from(wanted))),
+            SetReply::Old => self.expect_value(&answer, old.as_ref()),
+        }
+        if !wanted {
+            return;
+        }
+        let deadline = match expiry {
+            Expiry::Keep => old.and_then(|e| e.deadline),
+            Expiry::Never => None,
+            Expiry::In(ms) => Some(self.now + ms as u64),
+            Expiry::At(ms) => Some(ms as u64),
+        };
+        self.store(key, value, deadline);
+    }
+
+    /// Only a shard without eviction, or a value out of all proportion, may meet a refusal.
+    fn may_refuse(&self) {
+        assert!(self.shard.policy == Policy::NoEviction, "refused although everything may be evicted");
+    }
+
+    fn append(&mut self, key: &[u8], len: usize) {
+        let old = self.reconcile(key);
+        self.writes += 1;
+        let tail = value_of(self.writes, len);
+        let answer = run(&mut self.shard, key, Op::Append { tail: &tail }, self.now);
+        if answer == Answer::Refused(OpError::OutOfMemory) {
+            return;
+        }
+        let Answer::Integer(answered) = answer else { panic!("APPEND answered {answer:?}") };
+        let (mut value, deadline) = old.map_or((Vec::new(), None), |e| (e.value, e.deadline));
+        if answered as usize == len && !value.is_empty() {
+            assert!(self.evicts, "what was there before is lost");
+            return self.store(key, tail, None);
+        }
+        value.extend_from_slice(&tail);
+        assert_eq!(answered as usize, value.len());
+        self.store(key, value, deadline);
+    }
+
+    fn incr(&mut self, key: &[u8]) {
+        let old = self.reconcile(key);
+        let answer = run(&mut self.shard, key, Op::IncrBy { delta: 7 }, self.now);
+        let before = old.as_ref().map_or(Some(0i64), |e| std::str::from_utf8(&e.value).ok()?.parse().ok());
+        match (before, answer) {
+            (None, Answer::Refused(OpError::NotAnInteger)) | (_, Answer::Refused(OpError::OutOfMemory)) => {}
+            (Some(n), Answer::Integer(sum)) => {
+                assert_eq!(sum, n + 7);
+                self.store(key, sum.to_string().into_bytes(), old.and_then(|e| e.deadline));
+            }
+            (before, answer) => panic!("INCRBY on {before:?} answered {answer:?}"),
+        }
+    }
+
+    fn get_ex(&mut self, key: &[u8], expiry: Expiry) {
+        let entry = self.reconcile(key);
+        let answer = run(&mut self.shard, key, Op::GetEx { expiry }, self.now);
+        if answer == Answer::Refused(OpError::OutOfMemory) {
+            return;
+        }
+        let Some(mut entry) = entry else { return assert_eq!(answer, Answer::Null) };
+        let deadline = match expiry {
+            Expiry::Keep => entry.deadline,
+            Expiry::Never => None,
+            Expiry::In(ms) => Some(self.now + ms as u64),
+            Expiry::At(ms) => Some(ms as u64),
+        };
+        if deadline.is_some_and(|d| d <= self.now) && !matches!(expiry, Expiry::Keep) {
+            self.expect_value(&answer, Some(&entry));
+            return self.forget(key, true);
+        }
+        let changes = match expiry {
+            Expiry::Keep => false,
+            Expiry::Never => entry.deadline.is_some(),
+            _ => true,
+        };
+        entry.deadline = deadline;
+        self.expect_value(&answer, Some(&entry));
+        if changes && answer == Answer::Null {
+            // Evicted while making room for its own deadline.
+            self.model.remove(key);
+        } else if changes {
+            self.change_deadline(key, deadline);
+        }
+    }
+
+    fn expire(&mut self, key: &[u8], span: Span) {
+        let expiry = match span {
+            Span::Keep | Span::Never => Expiry::In(-3),
+            other => other.expiry(self.now),
+        };
+        let entry = self.reconcile(key);
+        let before = self.shard.index.version(Slot::of(key));
+        let answer = run(&mut self.shard, key, Op::Expire { expiry, condition: ExpireCondition::default() }, self.now);
+        if answer == Answer::Refused(OpError::OutOfMemory) {
+            return;
+        }
+        assert_eq!(answer, Answer::Integer(i64::from(entry.is_some())));
+        let deadline = match expiry {
+            Expiry::In(ms) => self.now as i64 + ms,
+            Expiry::At(ms) => ms,
+            _ => unreachable!("both are excluded above"),
+        };
+        if entry.is_none() {
+        } else if deadline <= self.now as i64 {
+            self.forget(key, true);
+        } else if self.shard.index.version(Slot::of(key)) == before {
+            assert!(self.evicts, "only eviction stops a deadline from changing");
+            self.model.remove(key);
+        } else {
+            self.change_deadline(key, Some(deadline as u64));
+        }
+    }
+
+    fn scan(&mut self) {
+        let mut seen = Vec::new();
+        let mut next = 0;
+        while next < 16384 {
+            next = self.shard.scan(next, 16384, 5, UnixMillis(self.now), |key| seen.push(key.to_vec()));
+        }
+        for key in &seen {
+            let filler = key.starts_with(b"fill:");
+            assert!(filler || self.model_entry(key).is_some(), "{key:?} was scanned and does not exist");
+        }
+        if !self.evicts {
+            let own = seen.iter().filter(|key| !key.starts_with(b"fill:")).count();
+            let now = self.now;
+            let alive = self.model.values().filter(|e| e.deadline.is_none_or(|d| d >= now)).count();
+            assert_eq!(own, alive);
+        }
+    }
+
+    /// Pushes others out with values of a few kilobytes under keys that the model does not follow.
+    fn fill(&mut self, count: u16) {
+        for n in 0..count {
+            let key = format!("fill:{n}").into_bytes();
+            let value = value_of(u64::from(n), 2000 + usize::from(n) * 7);
+            let expiry = if n % 3 == 0 { Expiry::In(i64::from(n) + 1) } else { Expiry::Never };
+            let before = self.shard.index.version(Slot::of(&key));
+            set(&mut self.shard, &key, &value, expiry, self.now);
+            let after = self.shard.index.version(Slot::of(&key));
+            *self.versions.entry(Slot::of(&key).number()).or_default() += after - before;
+        }
+    }
+
+    fn finish(&mut self) {
+        self.shard.check();
+        settle(&mut self.shard, self.now);
+        self.shard.check();
+        for n in 0..24 {
+            self.step(&Step::Get(n));
+        }
+        self.now += 4 * YEAR_MS;
+        settle(&mut self.shard, self.now);
+        self.shard.check();
+        self.model.retain(|_, entry| entry.deadline.is_none_or(|d| d >= self.now));
+        for n in 0..24 {
+            self.step(&Step::Get(n));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_shard_that_evicts_may_miss_and_is_never_wrong(steps in proptest::collection::vec(step(), 1..250)) {
+        let mut twin = Twin::new(Shard::BUDGET_BYTES_MIN, Policy::Clock);
+        for step in &steps {
+            twin.step(step);
+        }
+        twin.finish();
+    }
+
+    #[test]
+    fn a_shard_with_room_is_exact(steps in proptest::collection::vec(step(), 1..250)) {
+        let mut twin = Twin::new(192 << 20, Policy::Clock);
+        for step in &steps {
+            twin.step(step);
+        }
+        twin.finish();
+        assert_eq!(twin.shard.stats().evicted, 0);
+    }
+
+    #[test]
+    fn a_shard_without_eviction_refuses_and_loses_nothing(steps in proptest::collection::vec(step(), 1..250)) {
+        let mut twin = Twin::new(Shard::BUDGET_BYTES_MIN, Policy::NoEviction);
+        for step in &steps {
+            twin.step(step);
+        }
+        twin.finish();
+        assert_eq!(twin.shard.stats().evicted, 0);
+    }
+}

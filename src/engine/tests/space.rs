@@ -1,0 +1,254 @@
+//! Space: eviction, refusal, and memory given back.
+
+use super::*;
+use crate::base::rng::Rng;
+
+const NOW: u64 = 1_700_000_000_000;
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key:{n:012}").into_bytes()
+}
+
+fn is_ok(answer: &Answer) -> bool {
+    *answer == Answer::Status("OK".into())
+}
+
+/// Sets numbered keys until one is refused; answers how many were taken.
+fn fill(s: &mut Shard, value_len: usize) -> u64 {
+    for n in 0..10_000_000 {
+        match set(s, &key(n), &value_of(n, value_len), Expiry::Never, NOW) {
+            Answer::Refused(OpError::OutOfMemory) => return n,
+            answer => assert!(is_ok(&answer)),
+        }
+    }
+    panic!("the budget never ran out");
+}
+
+#[test]
+fn memory_of_keys_that_expire_together_is_given_back_in_bounded_slices() {
+    let mut s = shard(64 << 20, Policy::Clock);
+    for n in 0..100_000 {
+        set(&mut s, &key(n), &[7; 64], Expiry::In(5000), NOW);
+    }
+    let before = s.memory();
+    assert_eq!((s.keys_with_expiry(), s.key_count()), (100_000, 100_000));
+    assert!(!s.advance(UnixMillis(NOW + 4990), 1_000_000) && s.key_count() == 100_000);
+    assert!(s.next_deadline().expect("entries wait").0 <= NOW + 5010);
+    let mut slices = 0;
+    let mut left = s.key_count();
+    while s.advance(UnixMillis(NOW + 5010), 500) {
+        slices += 1;
+        assert!(left - s.key_count() <= 500, "a slice does no more than it was given");
+        left = s.key_count();
+    }
+    assert!(slices >= 200, "{slices}");
+    let after = s.memory();
+    assert_eq!((s.key_count(), s.keys_with_expiry(), s.stats().expired), (0, 0, 100_000));
+    assert_eq!(after.live_bytes, 0);
+    assert!(after.segments_free >= before.segments_total - 1, "{after:?}");
+    assert!(after.index_bytes < before.index_bytes - 1_000_000, "the tables shrink too");
+    assert_eq!(s.next_deadline(), None);
+    s.check();
+}
+
+#[test]
+fn without_eviction_writes_are_refused_until_keys_are_deleted() {
+    let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::NoEviction);
+    let count = fill(&mut s, 64);
+    assert!(count > 15_000, "{count} keys of 80 bytes in 4 MiB");
+    s.check();
+    for n in 0..count {
+        assert_eq!(get(&mut s, &key(n), NOW), Some(value_of(n, 64)));
+    }
+    assert!(is_ok(&set(&mut s, &key(0), &[1; 64], Expiry::Never, NOW)), "an overwrite in place needs no room");
+    let longer = Op::Append { tail: &[0; 64] };
+    assert_eq!(run(&mut s, &key(1), longer, NOW), Answer::Refused(OpError::OutOfMemory));
+    assert_eq!(s.stats().refused_oom, 2);
+    let condition = ExpireCondition::default();
+    assert_eq!(run(&mut s, &key(1), Op::Expire { expiry: Expiry::In(1000), condition }, NOW), Answer::Integer(1));
+    for n in (0..count).step_by(2) {
+        assert_eq!(run(&mut s, &key(n), Op::Del, NOW), Answer::Integer(1));
+    }
+    let mut again = 0;
+    while is_ok(&set(&mut s, format!("new:{again:012}").as_bytes(), &[2; 64], Expiry::Never, NOW)) {
+        again += 1;
+    }
+    assert!(again > count * 4 / 10, "{again} of {count} came back");
+    for n in (3..count).step_by(2) {
+        assert_eq!(get(&mut s, &key(n), NOW), Some(value_of(n, 64)), "compaction loses nothing");
+    }
+    assert_eq!(s.stats().evicted, 0);
+    s.check();
+}
+
+#[test]
+fn deleting_all_after_a_refusal_frees_all() {
+    for value_len in [64, 9000, 30_000, 200_000] {
+        let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::NoEviction);
+        let count = fill(&mut s, value_len);
+        for n in 0..count {
+            run(&mut s, &key(n), Op::Del, NOW);
+        }
+        s.check();
+        assert_eq!((s.memory().live_bytes, s.key_count()), (0, 0));
+        assert!(fill(&mut s, value_len) * 10 >= count * 9, "values of {value_len} bytes");
+    }
+}
+
+#[test]
+fn overwrites_that_grow_and_shrink_never_lose_their_way() {
+    let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::Clock);
+    let mut rng = Rng::new(3);
+    for round in 0..60_000u64 {
+        let n = rng.below(40);
+        let len = [0, 4, 60, 61, 64, 500, 3000, 20_000][rng.below(8) as usize];
+        let expiry = if rng.below(2) == 0 { Expiry::Never } else { Expiry::In(1 + rng.below(100_000) as i64) };
+        let value = value_of(round, len);
+        assert!(is_ok(&set(&mut s, &key(n), &value, expiry, NOW)));
+        assert!(get(&mut s, &key(n), NOW).as_deref() == Some(&value), "a key just written is there");
+        if round % 5000 == 0 {
+            s.check();
+        }
+    }
+    assert!(s.stats().evicted < 100, "forty keys fit: {} were evicted", s.stats().evicted);
+    s.check();
+}
+
+#[test]
+fn keys_that_are_read_outlive_keys_that_are_not() {
+    let mut s = shard(8 << 20, Policy::Clock);
+    for n in 0..200 {
+        set(&mut s, format!("hot:{n}").as_bytes(), &[1; 100], Expiry::Never, NOW);
+    }
+    for n in 0..400_000 {
+        set(&mut s, &key(n), &[2; 100], Expiry::Never, NOW);
+        if n % 10 == 0 {
+            get(&mut s, format!("hot:{}", n / 10 % 200).as_bytes(), NOW);
+        }
+    }
+    let alive = (0..200).filter(|n| get(&mut s, format!("hot:{n}").as_bytes(), NOW).is_some()).count();
+    assert!(alive >= 190, "{alive} of 200 hot keys are left");
+    assert!(s.stats().evicted > 300_000 && s.stats().reinserted > 0);
+    let memory = s.memory();
+    assert!(memory.live_bytes * 10 > memory.budget_bytes * 7, "{memory:?}");
+    s.check();
+}
+
+#[test]
+fn the_expired_go_before_the_living() {
+    let mut s = shard(8 << 20, Policy::Clock);
+    for n in 0..20_000 {
+        set(&mut s, format!("old:{n:05}").as_bytes(), &[1; 100], Expiry::In(10), NOW);
+    }
+    for n in 0..35_000 {
+        set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW + 1000);
+    }
+    assert_eq!(s.stats().evicted, 0);
+    assert!(s.stats().expired > 0);
+}
+
+#[test]
+fn large_values_push_out_and_are_pushed_out() {
+    let mut s = shard(8 << 20, Policy::Clock);
+    for n in 0..200 {
+        let value = value_of(n, 700_000 + n as usize * 1000);
+        assert!(is_ok(&set(&mut s, &key(n), &value, Expiry::Never, NOW)), "value {n}");
+        assert!(get(&mut s, &key(n), NOW).as_deref() == Some(&value));
+        s.check();
+    }
+    assert!(s.stats().evicted > 150);
+    for n in 0..100_000 {
+        set(&mut s, &key(1000 + n), &[1; 100], Expiry::Never, NOW);
+    }
+    assert_eq!(s.arena.extent_count(), 0, "small values push large ones out");
+    s.check();
+}
+
+#[test]
+fn the_wheel_stays_in_proportion_under_overwrites_and_changed_deadlines() {
+    let mut s = shard(64 << 20, Policy::Clock);
+    let condition = ExpireCondition::default();
+    let mut most = 0;
+    for round in 0..300_000u64 {
+        let n = round % 500;
+        match round / 500 % 4 {
+            // A longer value each time: every overwrite moves the record.
+            0 | 1 => drop(set(&mut s, &key(n), &vec![1; 10 + (round / 500) as usize % 90], Expiry::In(100_000), NOW)),
+            2 => drop(run(&mut s, &key(n), Op::Expire { expiry: Expiry::In(50), condition }, NOW)),
+            _ => {
+                run(&mut s, &key(n), Op::Persist, NOW);
+                run(&mut s, &key(n), Op::Expire { expiry: Expiry::In(5_000_000), condition }, NOW);
+            }
+        }
+        most = most.max(s.wheel.entries());
+    }
+    assert!(most <= 2 * 500 + 70_000, "{most} entries for 500 keys");
+    s.check();
+    for round in 0..300_000u64 {
+        let now = NOW + round / 100;
+        let span = if round / 500 % 2 == 0 { 20 } else { 500_000 };
+        run(&mut s, &key(round % 500), Op::Expire { expiry: Expiry::In(span), condition }, now);
+        s.advance(UnixMillis(now), 10);
+        most = most.max(s.wheel.entries());
+    }
+    assert!(most <= 2 * 500 + 70_000, "{most} entries for 500 keys");
+    s.check();
+}
+
+#[test]
+fn a_flush_is_seen_at_once_and_cleared_in_slices() {
+    let mut s = shard(64 << 20, Policy::Clock);
+    for n in 0..50_000 {
+        set(&mut s, &key(n), &[1; 64], Expiry::In(1000 + n as i64), NOW);
+    }
+    let full = s.memory();
+    s.flush();
+    assert_eq!((s.key_count(), s.keys_with_expiry(), s.memory().live_bytes), (0, 0, 0));
+    assert_eq!(get(&mut s, &key(1), NOW), None);
+    assert!(s.memory().index_bytes >= full.index_bytes, "the old tables are still to be dropped");
+    assert!(s.advance(UnixMillis(NOW), 10), "more than ten pieces of work wait");
+    settle(&mut s, NOW);
+    assert!(s.memory().index_bytes < 1 << 20, "{:?}", s.memory());
+    s.check();
+    for n in 0..50_000 {
+        set(&mut s, &key(n), &[2; 64], Expiry::Never, NOW);
+    }
+    settle(&mut s, NOW + 1_000_000);
+    assert_eq!(s.key_count(), 50_000, "entries of before the flush touch nothing");
+    s.check();
+}
+
+#[test]
+fn reserved_bytes_push_records_out() {
+    let mut s = shard(16 << 20, Policy::Clock);
+    for n in 0..200_000 {
+        set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW);
+    }
+    let before = s.key_count();
+    s.set_reserved_bytes(4 << 20);
+    settle(&mut s, NOW);
+    s.check();
+    assert!(s.key_count() < before * 9 / 10);
+    assert!(s.memory().resident_bytes <= s.memory().budget_bytes);
+    s.set_reserved_bytes(1 << 40);
+    settle(&mut s, NOW);
+    assert_eq!(set(&mut s, b"k", b"longer", Expiry::Never, NOW), Answer::Refused(OpError::OutOfMemory));
+    s.set_reserved_bytes(0);
+    assert!(is_ok(&set(&mut s, b"k", b"longer", Expiry::Never, NOW)));
+    s.check();
+}
+
+#[test]
+fn a_slot_of_all_keys_is_accounted_for() {
+    for policy in Policy::ALL {
+        let mut s = shard(Shard::BUDGET_BYTES_MIN, policy);
+        for n in 0..100_000 {
+            set(&mut s, format!("{{one}}{n}").as_bytes(), b"", Expiry::Never, NOW);
+            if n % 1000 == 0 {
+                s.check();
+            }
+        }
+        s.check();
+        assert!(s.slot_key_count(Slot::of(b"one")) > 20_000);
+    }
+}

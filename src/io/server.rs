@@ -1,0 +1,366 @@
+//! Start and stop of all cores, and the control thread's view of them.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
+
+use super::clock::{random_seed, unix_us};
+use super::core::{ConnectionLimit, Core, Listener, Order, Parts};
+use super::idle::{IdlePolicy, Loop};
+use super::listen::{check_free, listen};
+use super::mesh::Mesh;
+use super::ring::{Ring, eventfd, signal};
+use crate::base::{KeyHasher, UnixMillis};
+use crate::control::admin::CoreDirectory;
+use crate::control::plan::{CorePlan, Plan};
+use crate::engine::{EngineError, Policy, Shard, ShardConfig};
+use crate::node::session::Scope;
+use crate::node::stats::CoreSnapshot;
+use crate::node::topology::{Topology, TopologyError};
+use crate::node::{Limits, Node, NodeConfig, ServerInfo};
+
+/// Shares of a core's time: what the data path gets, and what everything else gets.
+const DATA_SHARES: usize = 1000;
+const BACKGROUND_SHARES: usize = 100;
+/// Memory that glommio registers for its own storage requests; the data path makes none.
+const EXECUTOR_IO_BYTES: usize = 64 << 10;
+/// Requests of glommio's own rings: timers and the parking eventfd.
+const EXECUTOR_RING_DEPTH: usize = 128;
+/// How long arrived requests may take to be answered when the server stops.
+const DRAIN_TIME: Duration = Duration::from_millis(700);
+/// How long closing connections may take after that.
+const LEAVE_TIME: Duration = Duration::from_millis(100);
+
+/// Why the server did not start: one line that names the setting and the remedy.
+#[derive(Debug)]
+pub enum StartError {
+    /// The kernel refuses an io_uring.
+    Ring(io::Error),
+    /// A port cannot be listened on.
+    Listen {
+        /// The setting that chose the port.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A core cannot have its memory.
+    Memory {
+        /// The core.
+        core: usize,
+        /// Why.
+        error: EngineError,
+    },
+    /// The slots do not add up.
+    Slots(TopologyError),
+    /// A core's thread did not start.
+    Thread(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Ring(error) => write!(f, "io_uring: {error}: {}", ring_remedy(error)),
+            StartError::Listen { setting, address, error } => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
+                    io::ErrorKind::PermissionDenied => "choose a port above 1023, or give the process CAP_NET_BIND_SERVICE",
+                    io::ErrorKind::AddrNotAvailable => "listen.bind is not an address of this host",
+                    _ => "choose another port or address",
+                };
+                write!(f, "{setting}: cannot listen on {address}: {error}: {remedy}")
+            }
+            StartError::Memory { core, error } => write!(f, "memory: core {core}: {error}"),
+            StartError::Slots(error) => write!(f, "core.slots: {error}"),
+            StartError::Thread(error) => write!(f, "cores: a core's thread did not start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn ring_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "allow it with `sysctl kernel.io_uring_disabled=0`, and in a container with a seccomp profile that permits io_uring_setup"
+        }
+        Some(libc::ENOSYS) => "this kernel has none, or a seccomp profile hides it: use Linux 6.1 or newer and a profile that permits io_uring_setup",
+        Some(libc::EINVAL) => "this kernel is too old for it: use Linux 6.1 or newer",
+        Some(libc::ENOMEM) => "the locked-memory limit is too low: raise it with `ulimit -l` or LimitMEMLOCK=",
+        _ => "see docs/tuning-a-host.md",
+    }
+}
+
+/// A running server. Orders go to its cores by channel, each followed by a signal.
+pub struct Server {
+    cores: Vec<CoreHandle>,
+    ready: Arc<AtomicBool>,
+}
+
+struct CoreHandle {
+    orders: std::sync::Mutex<Sender<Order>>,
+    signal: std::fs::File,
+    thread: std::sync::Mutex<Option<ExecutorJoinHandle<io::Result<()>>>>,
+}
+
+/// What a core needs from outside its own thread.
+struct CoreSetup {
+    plan: CorePlan,
+    node: NodeConfig,
+    shard: ShardConfig,
+    sockets: Vec<(OwnedFd, Scope)>,
+    mesh: Mesh,
+    orders: Receiver<Order>,
+    order_signal: std::fs::File,
+    limit: Arc<ConnectionLimit>,
+    idle: IdlePolicy,
+    bind: std::net::IpAddr,
+    /// Where the core says that it is made, with its ring, or why not.
+    made: Sender<(usize, Result<RawFd, StartError>)>,
+    /// Where it learns all rings.
+    rings: Receiver<Vec<RawFd>>,
+}
+
+impl Server {
+    /// Starts all cores and waits until each listens.
+    ///
+    /// # Errors
+    /// Whatever keeps a core from serving; nothing is left running.
+    pub fn start(plan: &Plan) -> Result<Server, StartError> {
+        // A ring made and dropped here says clearly what an executor's thread could not.
+        Ring::new().map_err(StartError::Ring)?;
+        let seed = random_seed();
+        let topology = topology(plan, seed)?;
+        let mut sockets = open_sockets(plan)?;
+        let limit = Arc::new(ConnectionLimit { open: AtomicUsize::new(0), max: plan.limits.connections });
+        let (made, all_made) = channel();
+        let started_at = UnixMillis(unix_us() / 1000);
+        let run_id = format!("{:016x}{:016x}{:08x}", random_seed(), random_seed(), std::process::id());
+        let (mut handles, mut ring_senders) = (Vec::new(), Vec::new());
+        for (core, mesh) in plan.cores.iter().zip(Mesh::build(plan.cores.len())) {
+            let (orders, order_receiver) = channel();
+            let (rings, ring_receiver) = channel();
+            let own_signal = eventfd().map_err(|e| StartError::Thread(e.to_string()))?;
+            let core_signal = own_signal.try_clone().map_err(|e| StartError::Thread(e.to_string()))?;
+            let server = ServerInfo {
+                run_id: run_id.clone(),
+                pid: std::process::id(),
+                port: plan.listen.port.unwrap_or(0),
+                started_at,
+                cpu: core.cpu,
+                settings: settings(plan),
+            };
+            let hasher = KeyHasher::new(seed);
+            let setup = CoreSetup {
+                plan: core.clone(),
+                node: NodeConfig {
+                    core: core.index,
+                    topology: topology.clone(),
+                    limits: limits(plan),
+                    server,
+                    hasher: hasher.clone(),
+                },
+                shard: shard_config(plan, core, hasher),
+                sockets: std::mem::take(&mut sockets[core.index]),
+                mesh,
+                orders: order_receiver,
+                order_signal: core_signal,
+                limit: limit.clone(),
+                idle: IdlePolicy { mode: plan.idle, spin: plan.spin },
+                bind: plan.listen.bind,
+                made: made.clone(),
+                rings: ring_receiver,
+            };
+            let thread = spawn(setup)?;
+            ring_senders.push(rings);
+            handles.push(CoreHandle {
+                orders: orders.into(),
+                signal: own_signal,
+                thread: Some(thread).into(),
+            });
+        }
+        drop(made);
+        let rings = collect_rings(&all_made, plan.cores.len())?;
+        ring_senders.iter().for_each(|sender| drop(sender.send(rings.clone())));
+        let ready = Arc::new(AtomicBool::new(true));
+        Ok(Server { cores: handles, ready })
+    }
+
+    fn order(&self, core: &CoreHandle, order: Order) {
+        if let Ok(orders) = core.orders.lock() {
+            let _ = orders.send(order);
+        }
+        signal(&core.signal);
+    }
+
+    /// Accepts no more, answers what has arrived, closes, and waits for all threads.
+    /// Takes less than a second. Answers whether every core ended in order.
+    pub fn stop(&self) -> bool {
+        self.ready.store(false, Ordering::Relaxed);
+        let (done, all_done) = channel();
+        self.cores.iter().for_each(|core| self.order(core, Order::Stop(DRAIN_TIME, done.clone())));
+        drop(done);
+        // Cores forward to each other until all are done, so none leaves before.
+        let drained = (0..self.cores.len()).all(|_| all_done.recv_timeout(DRAIN_TIME + LEAVE_TIME).is_ok());
+        std::thread::sleep(LEAVE_TIME / 4);
+        self.cores.iter().for_each(|core| self.order(core, Order::Leave));
+        let threads = self.cores.iter().filter_map(|core| core.thread.lock().ok()?.take());
+        let results: Vec<_> = threads.map(|thread| matches!(thread.join(), Ok(Ok(())))).collect();
+        drained && results.into_iter().all(|ended| ended)
+    }
+}
+
+impl CoreDirectory for Server {
+    fn snapshots(&self, timeout: Duration) -> Vec<Option<CoreSnapshot>> {
+        let (answer, answers) = channel();
+        self.cores.iter().for_each(|core| self.order(core, Order::Snapshot(answer.clone())));
+        drop(answer);
+        let mut snapshots: Vec<Option<CoreSnapshot>> = self.cores.iter().map(|_| None).collect();
+        let end = super::clock::Deadline::after(timeout);
+        while snapshots.iter().any(Option::is_none) {
+            let Ok(snapshot) = answers.recv_timeout(end.left()) else { break };
+            let core = snapshot.core;
+            snapshots[core] = Some(snapshot);
+        }
+        snapshots
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+fn topology(plan: &Plan, seed: u64) -> Result<Topology, StartError> {
+    let cores = plan.cores.iter().map(|core| {
+        // Without a port of its own a core is reached through the shared one.
+        (core.port.or(plan.listen.port).unwrap_or(0), core.slots.clone())
+    });
+    Topology::new(seed, plan.listen.announce.clone(), cores.collect()).map_err(StartError::Slots)
+}
+
+/// Opens every core's listening sockets, so that a port in use is found before any thread starts.
+fn open_sockets(plan: &Plan) -> Result<Vec<Vec<(OwnedFd, Scope)>>, StartError> {
+    let bind = plan.listen.bind;
+    let backlog = i32::try_from(plan.listen.backlog).unwrap_or(i32::MAX);
+    let failed = |setting, port| move |error| StartError::Listen { setting, address: SocketAddr::new(bind, port), error };
+    if let Some(port) = plan.listen.port {
+        check_free(bind, port).map_err(failed("listen.port", port))?;
+    }
+    let mut all = Vec::new();
+    for core in &plan.cores {
+        let mut sockets = Vec::new();
+        if let Some(port) = plan.listen.port {
+            let socket = listen(bind, port, backlog, true).map_err(failed("listen.port", port))?;
+            sockets.push((socket, Scope::Host));
+        }
+        if let Some(port) = core.port {
+            let socket = listen(bind, port, backlog, false).map_err(failed("listen.core_port_base", port))?;
+            sockets.push((socket, Scope::Core));
+        }
+        all.push(sockets);
+    }
+    Ok(all)
+}
+
+fn collect_rings(made: &Receiver<(usize, Result<RawFd, StartError>)>, cores: usize) -> Result<Vec<RawFd>, StartError> {
+    let mut rings = vec![-1; cores];
+    for _ in 0..cores {
+        let (core, ring) = made.recv().map_err(|_| StartError::Thread("it ended early".into()))?;
+        rings[core] = ring?;
+    }
+    Ok(rings)
+}
+
+fn limits(plan: &Plan) -> Limits {
+    let limits = &plan.limits;
+    Limits {
+        key_bytes_max: limits.key_bytes,
+        value_bytes_max: limits.value_bytes,
+        args_max: limits.args,
+        request_bytes_max: limits.request_bytes,
+        output_soft_bytes_max: limits.output_soft_bytes,
+        output_hard_bytes_max: limits.output_hard_bytes,
+    }
+}
+
+fn shard_config(plan: &Plan, core: &CorePlan, hasher: KeyHasher) -> ShardConfig {
+    use crate::control::config::values::Eviction;
+    let policy = match plan.eviction {
+        Eviction::Clock => Policy::Clock,
+        Eviction::NoEviction => Policy::NoEviction,
+    };
+    ShardConfig { budget_bytes: core.memory_bytes, policy, value_bytes_max: plan.limits.value_bytes, hasher }
+}
+
+/// What `CONFIG GET` answers, under the names that redis clients ask for.
+fn settings(plan: &Plan) -> Vec<(String, String)> {
+    let memory: u64 = plan.cores.iter().map(|core| core.memory_bytes).sum();
+    [
+        ("appendonly", "no".to_owned()),
+        ("bind", plan.listen.bind.to_string()),
+        ("cluster-enabled", if plan.cores.iter().any(|c| c.port.is_some()) { "yes" } else { "no" }.to_owned()),
+        ("databases", "1".to_owned()),
+        ("maxclients", plan.limits.connections.to_string()),
+        ("maxmemory", memory.to_string()),
+        ("maxmemory-policy", plan.eviction.to_string()),
+        ("port", plan.listen.port.unwrap_or(0).to_string()),
+        ("proto-max-bulk-len", plan.limits.value_bytes.to_string()),
+        ("save", String::new()),
+        ("tcp-backlog", plan.listen.backlog.to_string()),
+        ("tcp-keepalive", "300".to_owned()),
+        ("timeout", "0".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+fn spawn(setup: CoreSetup) -> Result<ExecutorJoinHandle<io::Result<()>>, StartError> {
+    LocalExecutorBuilder::new(Placement::Fixed(setup.plan.cpu))
+        .name(&format!("core-{}", setup.plan.index))
+        .io_memory(EXECUTOR_IO_BYTES)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .spawn(move || run_core(setup))
+        .map_err(|error| StartError::Thread(error.to_string()))
+}
+
+/// A core's thread, from its memory to its last turn.
+async fn run_core(setup: CoreSetup) -> io::Result<()> {
+    let CoreSetup { plan, node, shard, sockets, mut mesh, orders, order_signal, limit, idle, bind, made, rings } = setup;
+    // Made here so that the memory is touched first by the core that uses it.
+    let parts = Ring::new().map_err(StartError::Ring).and_then(|ring| {
+        let shard = Shard::new(shard).map_err(|error| StartError::Memory { core: plan.index, error })?;
+        Ok((ring, shard))
+    });
+    let (ring, shard) = match parts {
+        Ok(parts) => parts,
+        Err(error) => {
+            let _ = made.send((plan.index, Err(error)));
+            return Ok(());
+        }
+    };
+    let parking = eventfd()?;
+    ring.register_eventfd(std::os::fd::AsRawFd::as_raw_fd(&parking))?;
+    let _ = made.send((plan.index, Ok(ring.descriptor())));
+    let Ok(all_rings) = rings.recv() else { return Ok(()) };
+    mesh.set_rings(all_rings);
+    let listeners = sockets.into_iter().map(|(socket, scope)| Listener::new(socket, scope)).collect();
+    let node = Node::new(node, shard);
+    let core = Core::new(Parts { ring, node, mesh, listeners, bind, orders, order_signal, limit });
+    let this = Loop::new(core, idle);
+    let executor = glommio::executor();
+    let data = executor.create_task_queue(Shares::Static(DATA_SHARES), Latency::NotImportant, "data");
+    let background = executor.create_task_queue(Shares::Static(BACKGROUND_SHARES), Latency::NotImportant, "background");
+    let spawned = |error: glommio::GlommioError<()>| io::Error::other(error.to_string());
+    let work = glommio::spawn_local_into(this.clone().background(), background).map_err(spawned)?.detach();
+    glommio::spawn_local_into(this.run(parking), data).map_err(spawned)?.await?;
+    drop(work);
+    Ok(())
+}
