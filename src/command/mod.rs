@@ -96,8 +96,8 @@ pub enum Op<'a> {
     GetDel,
     /// Answers the value and changes the deadline (`GETEX`).
     GetEx {
-        /// The new deadline.
-        expiry: Expiry,
+        /// The new deadline; one that makes no sense is refused only if the key exists.
+        expiry: Result<Expiry, OpError>,
     },
     /// Appends to the value, keeps the deadline, answers the new length.
     Append {

@@ -1,7 +1,7 @@
 //! From arguments to an [`Op`]: one function for each shape of command. The
 //! texts of refusals are redis-server's, which clients match on.
 
-use super::{Args, Condition, ExpireCondition, Expiry, Op, SetReply, TtlUnit};
+use super::{Args, Condition, ExpireCondition, Expiry, Op, OpError, SetReply, TtlUnit};
 
 /// Why a request was refused before it reached the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +163,13 @@ pub fn getex(args: Args<'_>) -> Parsed<'_> {
         i += 1;
     }
     let expiry = match deadline {
-        Some((unit, at)) => unit.positive(args.integer(at)?)?,
-        None if persist => Expiry::Never,
-        None => Expiry::Keep,
+        Some((unit, at)) => match args.integer(at).map(|amount| unit.positive(amount)) {
+            Ok(Ok(expiry)) => Ok(expiry),
+            Ok(Err(_)) => Err(OpError::InvalidExpire),
+            Err(_) => Err(OpError::NotAnInteger),
+        },
+        None if persist => Ok(Expiry::Never),
+        None => Ok(Expiry::Keep),
     };
     Ok(Op::GetEx { expiry })
 }

@@ -57,10 +57,17 @@ impl Shard {
     }
 
     /// `GETEX`: the value or null, and a new deadline.
-    pub(super) fn get_ex(&mut self, at: At, key: &[u8], expiry: Expiry, now: UnixMillis, out: &mut impl ReplySink) {
+    pub(super) fn get_ex(
+        &mut self,
+        at: At,
+        key: &[u8],
+        expiry: Result<Expiry, OpError>,
+        now: UnixMillis,
+        out: &mut impl ReplySink,
+    ) {
         let Some(found) = self.lookup_read(at, key, now) else { return out.null() };
-        let given = match resolve(expiry, now) {
-            Ok(given) => given,
+        let (expiry, given) = match expiry.and_then(|expiry| Ok((expiry, resolve(expiry, now)?))) {
+            Ok(both) => both,
             Err(error) => return self.refuse(error, out),
         };
         match (expiry, given) {

@@ -21,7 +21,7 @@ pub struct Reading {
 
 impl Clock {
     /// A clock that starts now.
-    pub fn new() -> Self {
+    pub fn start() -> Self {
         Self { start: Instant::now(), wall: WallClock::new(0, unix_us()) }
     }
 

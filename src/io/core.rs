@@ -130,7 +130,7 @@ impl Core {
             order_signal,
             limit,
             connections: Connections::default(),
-            clock: Clock::new(),
+            clock: Clock::start(),
             now: Duration::ZERO,
             last_input: Duration::ZERO,
             news: Vec::new(),
@@ -208,7 +208,12 @@ impl Core {
                 Completion::Received { key, outcome, armed } => self.received(key, outcome, armed),
                 Completion::Sent { key, buffer, result } => self.sent(key, buffer, result),
                 Completion::Accepted { key, result, armed } => self.accepted(key, result, armed),
-                Completion::Readable => self.take_orders(),
+                Completion::Readable { armed } => {
+                    self.take_orders();
+                    if !armed {
+                        self.ring.watch(self.order_signal.as_raw_fd());
+                    }
+                }
                 Completion::Woken => {}
             }
         }

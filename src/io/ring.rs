@@ -144,8 +144,11 @@ pub enum Completion {
     },
     /// Another core has put something into a mailbox.
     Woken,
-    /// The watched descriptor can be read.
-    Readable,
+    /// The watched descriptor can be read. `armed`: whether it is still watched.
+    Readable {
+        /// Whether the watch goes on.
+        armed: bool,
+    },
 }
 
 /// A send under way.
@@ -434,7 +437,7 @@ impl Ring {
                 Some(Completion::Accepted { key, result, armed })
             }
             Kind::Wake => Some(Completion::Woken),
-            Kind::Poll => Some(Completion::Readable),
+            Kind::Poll => Some(Completion::Readable { armed }),
             Kind::Shutdown | Kind::Cancel => None,
         }
     }

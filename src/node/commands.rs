@@ -146,13 +146,15 @@ impl Node {
 
     /// `CONFIG GET pattern…`
     fn config_get(&self, session: &mut Session, args: Args<'_>) {
-        let asked: Vec<Vec<u8>> = args.from(2).map(<[u8]>::to_ascii_lowercase).collect();
-        let wanted = |name: &str| asked.iter().any(|pattern| glob::matches(pattern, name.as_bytes()));
-        let found: Vec<_> = self.server.settings.iter().filter(|(name, _)| wanted(name)).collect();
+        let matches = |pattern: &[u8], name: &str| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes());
+        let found: Vec<_> = (self.server.settings.iter())
+            .filter_map(|(name, value)| args.from(2).find(|p| matches(p, name)).map(|pattern| (pattern, name, value)))
+            .collect();
         let mut out = reply(session, "");
         out.map(found.len());
-        for (name, value) in found {
-            out.bulk(name.as_bytes());
+        for (pattern, name, value) in found {
+            // A name asked for in full comes back as it was written.
+            out.bulk(if pattern.eq_ignore_ascii_case(name.as_bytes()) { pattern } else { name.as_bytes() });
             out.bulk(value.as_bytes());
         }
     }

@@ -334,7 +334,7 @@ impl Generator {
             "CONFIG" => {
                 args.extend(words(pick(
                     &mut self.rng,
-                    &["GET", "FOO", "FOO bar", "GET no-such-setting", "GET no-* such-*"],
+                    &["GET", "FOO", "FOO bar", "GET no-such-setting", "GET no-such-* nor-such-*"],
                 )));
             }
             "COMMAND" => {

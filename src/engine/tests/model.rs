@@ -313,7 +313,7 @@ impl Twin {
 
     fn get_ex(&mut self, key: &[u8], expiry: Expiry) {
         let entry = self.reconcile(key);
-        let answer = run(&mut self.shard, key, Op::GetEx { expiry }, self.now);
+        let answer = run(&mut self.shard, key, Op::GetEx { expiry: Ok(expiry) }, self.now);
         if answer == Answer::Refused(OpError::OutOfMemory) {
             return;
         }

@@ -44,9 +44,9 @@ fn set_refuses_times_that_are_not_positive_or_overflow() {
     for bad in [Expiry::In(0), Expiry::In(-1), Expiry::At(0), Expiry::At(-5), Expiry::In(past_64_bits)] {
         assert_eq!(set(&mut s, b"k", b"v", bad, NOW), Answer::Refused(OpError::InvalidExpire), "{bad:?}");
         set(&mut s, b"g", b"v", Expiry::Never, NOW);
-        let answer = run(&mut s, b"g", Op::GetEx { expiry: bad }, NOW);
+        let answer = run(&mut s, b"g", Op::GetEx { expiry: Ok(bad) }, NOW);
         assert_eq!(answer, Answer::Refused(OpError::InvalidExpire), "{bad:?}");
-        assert_eq!(run(&mut s, b"missing", Op::GetEx { expiry: bad }, NOW), Answer::Null);
+        assert_eq!(run(&mut s, b"missing", Op::GetEx { expiry: Ok(bad) }, NOW), Answer::Null);
     }
     assert_eq!(set(&mut s, b"k", b"v", Expiry::At(i64::MAX), NOW), ok());
     assert_eq!(run(&mut s, b"k", Op::Ttl(TtlUnit::UnixMillis), NOW), int(i64::MAX));

@@ -165,7 +165,7 @@ fn bulk_head(input: &[u8], position: usize) -> Result<(usize, usize), Progress> 
     let Some(&marker) = input.get(position) else { return Err(Progress::Incomplete(position + 1)) };
     if marker != b'$' {
         // As redis-server: the line must be whole before it is judged.
-        return Err(match line_integer(&input[position + 1..]) {
+        return Err(match line_integer(&input[position..]) {
             Line::Partial => Progress::Incomplete(input.len() + 1),
             Line::TooLong => Progress::Malformed(ProtocolError::BulkLine),
             _ => Progress::Malformed(ProtocolError::ExpectedBulk(marker)),
