@@ -24,8 +24,7 @@ impl Shard {
     /// stopped for having done so much, and more may wait.
     pub fn advance(&mut self, now: UnixMillis, work_max: usize) -> bool {
         let mut left = work_max - self.expire_due(now, work_max);
-        left -= self.index.drop_flushed(left);
-        left -= self.wheel.drop_flushed(left);
+        left -= self.drop_flushed(left);
         if self.wheel_is_littered() {
             self.wheel.start_sweep();
         }
@@ -85,6 +84,12 @@ impl Shard {
             done += 1;
         }
         done
+    }
+
+    /// Gives back up to `pieces_max` tables and blocks of a flushed keyspace; answers how many.
+    pub(super) fn drop_flushed(&mut self, pieces_max: usize) -> usize {
+        let tables = self.index.drop_flushed(pieces_max);
+        tables + self.wheel.drop_flushed(pieces_max - tables)
     }
 
     fn sweep(&mut self, now: UnixMillis, entries_max: usize) -> usize {

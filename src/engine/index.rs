@@ -145,8 +145,10 @@ impl Index {
     /// Empties all tables and keeps the versions; the memory waits for [`Index::drop_flushed`].
     pub fn flush(&mut self) {
         let held = self.flushed_bytes();
+        let allocated = |slot: &SlotTable| slot.table.capacity() > 0;
+        self.flushed.reserve_exact(self.slots.iter().filter(|slot| allocated(slot)).count());
         for slot in &mut self.slots {
-            if slot.table.num_buckets() > 0 {
+            if allocated(slot) {
                 self.flushed.push(std::mem::take(&mut slot.table));
             }
         }
@@ -297,6 +299,9 @@ mod tests {
         let (slot, _) = index.address(Loc(0), &memory);
         let version = index.version(slot);
         index.flush();
+        let flushed_once = index.bytes();
+        index.flush();
+        assert_eq!(index.bytes(), flushed_once, "empty tables are not kept to be dropped");
         assert_eq!((index.key_count(), index.slot_key_count(slot)), (0, 0));
         assert_eq!(index.version(slot), version);
         assert_eq!(index.bytes(), index.bytes_counted());

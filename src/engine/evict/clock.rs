@@ -36,6 +36,8 @@ const WALK_BYTES: usize = 16 << 10;
 const WALK_BYTES_PER_BYTE: usize = 8;
 /// Entries of the wheel that a write looks at before it evicts.
 const EXPIRE_FIRST_ENTRIES: usize = 32;
+/// Tables and blocks of a flushed keyspace that are dropped at a time before anything living goes.
+const FLUSHED_FIRST: usize = 64;
 /// A segment with one part in so many dead is taken before the oldest,
 const MOST_DEAD_FRACTION: usize = 2;
 /// if less than one part in so many of the oldest is dead.
@@ -157,6 +159,9 @@ impl Shard {
                     self.hand.debt += self.arena.open_next().ok_or(OpError::OutOfMemory)? as i64;
                 }
                 return Ok(moved);
+            }
+            if self.drop_flushed(FLUSHED_FIRST) > 0 {
+                continue;
             }
             if needed + 1 > self.segments_allowed() {
                 return Err(OpError::OutOfMemory);
