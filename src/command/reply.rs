@@ -65,7 +65,7 @@ pub trait ReplySink {
     /// A map of `pairs` key and value answers follows.
     fn map(&mut self, pairs: usize);
     /// A refusal: code and text, without a line end.
-    fn error(&mut self, message: &str);
+    fn error(&mut self, message: impl AsRef<[u8]>);
     /// A refused operation. `command` is its lower-case name where the text contains it.
     fn refused(&mut self, error: OpError) {
         self.error(error.message());

@@ -14,18 +14,22 @@ pub enum SyntaxError {
     InvalidExpire,
     /// ERR wrong number of arguments for 'NAME' command
     WrongArity,
+    /// ERR Unsupported option ARGUMENT: the argument of this number.
+    UnsupportedOption(usize),
     /// A fixed text of one command.
     Other(&'static str),
 }
 
 impl SyntaxError {
-    /// Writes code and text; `command` is the name as it appears in the text.
-    pub fn describe(self, command: &str) -> String {
+    /// Code and text; `command` is the name as it appears in the text. Arguments are
+    /// repeated as they came, whatever bytes they are.
+    pub fn describe(self, command: &str, args: Args<'_>) -> Vec<u8> {
         match self {
             SyntaxError::Syntax => "ERR syntax error".into(),
             SyntaxError::NotAnInteger => "ERR value is not an integer or out of range".into(),
-            SyntaxError::InvalidExpire => format!("ERR invalid expire time in '{command}' command"),
-            SyntaxError::WrongArity => format!("ERR wrong number of arguments for '{command}' command"),
+            SyntaxError::InvalidExpire => format!("ERR invalid expire time in '{command}' command").into(),
+            SyntaxError::WrongArity => format!("ERR wrong number of arguments for '{command}' command").into(),
+            SyntaxError::UnsupportedOption(i) => [b"ERR Unsupported option ", args.get(i)].concat(),
             SyntaxError::Other(text) => text.into(),
         }
     }
@@ -208,13 +212,13 @@ pub fn decrby(args: Args<'_>) -> Parsed<'_> {
 fn expire_with_unit(args: Args<'_>, unit: Unit) -> Parsed<'_> {
     let amount = args.integer(2);
     let mut condition = ExpireCondition::default();
-    for word in args.from(3) {
+    for (i, word) in args.from(3).enumerate() {
         match word.to_ascii_lowercase().as_slice() {
             b"nx" => condition.nx = true,
             b"xx" => condition.xx = true,
             b"gt" => condition.gt = true,
             b"lt" => condition.lt = true,
-            _ => return Err(SyntaxError::Other("ERR Unsupported option")),
+            _ => return Err(SyntaxError::UnsupportedOption(3 + i)),
         }
     }
     if condition.nx && (condition.xx || condition.gt || condition.lt) {

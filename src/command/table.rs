@@ -415,7 +415,7 @@ const ROWS: [Spec; 68] = [
     row("command|info", -2, ALWAYS, Server, "2.8.13", "O(N) with N commands", Session(S::CommandInfo), "Tells about the named commands."),
     row("command|docs", -2, ALWAYS, Server, "7.0.0", "O(N) with N commands", Session(S::CommandDocs), "Documents the named commands."),
     row("command|list", -2, ALWAYS, Server, "7.0.0", "O(N) with N commands", Session(S::CommandList), "Lists the names of the commands."),
-    row("command|getkeys", -3, ALWAYS, Server, "2.8.13", "O(N) with N arguments", Session(S::CommandGetKeys), "Answers the keys of a whole command."),
+    row("command|getkeys", -4, ALWAYS, Server, "2.8.13", "O(N) with N arguments", Session(S::CommandGetKeys), "Answers the keys of a whole command."),
     row("command|help", 2, ALWAYS, Server, "5.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
     row("cluster", -2, NONE, Cluster, "3.0.0", "Depends on the subcommand", Container, "About the cluster: each core is a node of it."),
     row("cluster|slots", 2, ALWAYS, Cluster, "3.0.0", "O(N) with N cores", Session(S::ClusterSlots), "Answers which core serves which slots."),

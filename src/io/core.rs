@@ -1,10 +1,10 @@
 //! One core's loop: what the ring completes goes to the node, what the node wants
 //! goes to the ring. All of it runs on the core's own thread.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::connection::{Connection, Connections, Phase, Receiving};
 use super::mesh::{Mail, Mesh};
-use super::ring::{Completion, Key, RECEIVE_BYTES, Received, Ring, drain};
+use super::ring::{Completion, Key, RECEIVE_BYTES, Received, Ring};
 use crate::node::Node;
 use crate::node::mailbox::ConnId;
 use crate::node::session::{Scope, State};
@@ -80,8 +80,9 @@ pub struct Parts {
     pub bind: IpAddr,
     /// Where the control thread's orders come in.
     pub orders: Receiver<Order>,
-    /// Written by the control thread after each order.
-    pub order_signal: File,
+    /// Written by the control thread after each order. A stream, not an eventfd: a
+    /// kernel may drop the signal of a ring's eventfd that another eventfd caused.
+    pub order_signal: UnixStream,
     /// The process's connections.
     pub limit: Arc<ConnectionLimit>,
 }
@@ -102,7 +103,7 @@ pub struct Core {
     listeners: Vec<Listener>,
     bind: IpAddr,
     orders: Receiver<Order>,
-    order_signal: File,
+    order_signal: UnixStream,
     limit: Arc<ConnectionLimit>,
     connections: Connections,
     clock: Clock,
@@ -496,7 +497,8 @@ impl Core {
     }
 
     fn take_orders(&mut self) {
-        drain(&self.order_signal);
+        // The bytes mean nothing; the stream does not block.
+        while self.order_signal.read(&mut [0u8; 64]).is_ok_and(|n| n > 0) {}
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Snapshot(answer) => {

@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -501,12 +501,6 @@ pub fn eventfd() -> io::Result<File> {
     }
     // SAFETY: the descriptor was just made and nobody else owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-/// Signals an eventfd.
-pub fn signal(mut eventfd: &File) {
-    // A counter that is full is signalled already.
-    let _ = eventfd.write(&1u64.to_ne_bytes());
 }
 
 /// Resets an eventfd.

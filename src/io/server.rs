@@ -1,9 +1,10 @@
 //! Start and stop of all cores, and the control thread's view of them.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +17,7 @@ use super::core::{ConnectionLimit, Core, Listener, Order, Parts};
 use super::idle::{IdlePolicy, Loop};
 use super::listen::{check_free, listen};
 use super::mesh::Mesh;
-use super::ring::{Ring, eventfd, signal};
+use super::ring::{Ring, eventfd};
 use crate::base::{KeyHasher, UnixMillis};
 use crate::control::admin::CoreDirectory;
 use crate::control::plan::{CorePlan, Plan};
@@ -107,7 +108,7 @@ pub struct Server {
 
 struct CoreHandle {
     orders: std::sync::Mutex<Sender<Order>>,
-    signal: std::fs::File,
+    signal: UnixStream,
     thread: std::sync::Mutex<Option<ExecutorJoinHandle<io::Result<()>>>>,
 }
 
@@ -119,7 +120,7 @@ struct CoreSetup {
     sockets: Vec<(OwnedFd, Scope)>,
     mesh: Mesh,
     orders: Receiver<Order>,
-    order_signal: std::fs::File,
+    order_signal: UnixStream,
     limit: Arc<ConnectionLimit>,
     idle: IdlePolicy,
     bind: std::net::IpAddr,
@@ -148,8 +149,7 @@ impl Server {
         for (core, mesh) in plan.cores.iter().zip(Mesh::build(plan.cores.len())) {
             let (orders, order_receiver) = channel();
             let (rings, ring_receiver) = channel();
-            let own_signal = eventfd().map_err(|e| StartError::Thread(e.to_string()))?;
-            let core_signal = own_signal.try_clone().map_err(|e| StartError::Thread(e.to_string()))?;
+            let (own_signal, core_signal) = signal_pair().map_err(|e| StartError::Thread(e.to_string()))?;
             let server = ServerInfo {
                 run_id: run_id.clone(),
                 pid: std::process::id(),
@@ -198,7 +198,8 @@ impl Server {
         if let Ok(orders) = core.orders.lock() {
             let _ = orders.send(order);
         }
-        signal(&core.signal);
+        // A full stream has woken the core already.
+        let _ = (&core.signal).write(&[1]);
     }
 
     /// Accepts no more, answers what has arrived, closes, and waits for all threads.
@@ -236,6 +237,14 @@ impl CoreDirectory for Server {
     fn ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
+}
+
+/// What wakes a core for its orders: ours to write, the core's to watch.
+fn signal_pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, cores) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    cores.set_nonblocking(true)?;
+    Ok((ours, cores))
 }
 
 fn topology(plan: &Plan, seed: u64) -> Result<Topology, StartError> {

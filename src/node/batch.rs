@@ -197,23 +197,27 @@ impl Node {
 
     fn unknown_command(&mut self, session: &mut Session, args: Args<'_>) {
         const SHOWN_MAX: usize = 128;
-        let shown = |bytes: &[u8], max: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned();
-        let mut list = String::new();
+        let mut text = b"ERR unknown command '".to_vec();
+        text.extend_from_slice(shown(args.get(0), SHOWN_MAX));
+        text.extend_from_slice(b"', with args beginning with: ");
+        let before = text.len();
         for arg in args.from(1) {
-            if list.len() >= SHOWN_MAX {
+            let used = text.len() - before;
+            if used >= SHOWN_MAX {
                 break;
             }
-            list.push_str(&format!("'{}' ", shown(arg, SHOWN_MAX - list.len())));
+            text.push(b'\'');
+            text.extend_from_slice(shown(arg, SHOWN_MAX - used));
+            text.extend_from_slice(b"' ");
         }
         self.counters.ops[super::stats::Family::Other as usize] += 1;
-        let name = shown(args.get(0), SHOWN_MAX);
-        reply(session, "").error(&format!("ERR unknown command '{name}', with args beginning with: {list}"));
+        reply(session, "").error(text);
     }
 
     fn refuse_oversize(&mut self, session: &mut Session, length: usize) {
         self.counters.limit_errors += 1;
         let max = self.limits.value_bytes_max;
-        reply(session, "").error(&format!("ERR an argument of {length} bytes exceeds limits.value_bytes ({max})"));
+        reply(session, "").error(format!("ERR an argument of {length} bytes exceeds limits.value_bytes ({max})"));
     }
 
     fn refuse_protocol(&mut self, session: &mut Session, error: ProtocolError) {
@@ -227,7 +231,7 @@ impl Node {
 
     /// Answers a protocol error, after which the connection closes.
     fn refuse(&mut self, session: &mut Session, text: &str) {
-        reply(session, "").error(&format!("ERR Protocol error: {text}"));
+        reply(session, "").error(format!("ERR Protocol error: {text}"));
         session.state = State::Draining;
     }
 }
@@ -326,13 +330,20 @@ pub(super) fn reply<'a>(session: &'a mut Session, command: &'a str) -> Encoder<'
 }
 
 pub(super) fn wrong_arity(session: &mut Session, name: &str) {
-    reply(session, "").error(&format!("ERR wrong number of arguments for '{name}' command"));
+    reply(session, "").error(format!("ERR wrong number of arguments for '{name}' command"));
 }
 
 fn unknown_subcommand(session: &mut Session, name: &str, sub: &[u8]) {
-    let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]).into_owned();
-    let help = name.to_uppercase();
-    reply(session, "").error(&format!("ERR unknown subcommand '{sub}'. Try {help} HELP."));
+    let mut text = b"ERR unknown subcommand '".to_vec();
+    text.extend_from_slice(shown(sub, 128));
+    text.extend_from_slice(format!("'. Try {} HELP.", name.to_uppercase()).as_bytes());
+    reply(session, "").error(text);
+}
+
+/// What redis-server shows of an argument: so many bytes, and none from a NUL on.
+fn shown(argument: &[u8], bytes_max: usize) -> &[u8] {
+    let cut = &argument[..argument.len().min(bytes_max)];
+    &cut[..cut.iter().position(|&b| b == 0).unwrap_or(cut.len())]
 }
 
 /// What a command counts as.

@@ -85,7 +85,7 @@ impl Node {
             }
         };
         if let Err(error) = done {
-            reply(session, "").error(&error.describe(spec.name));
+            reply(session, "").error(error.describe(spec.name, args));
         }
     }
 
@@ -116,7 +116,7 @@ impl Node {
                 i += 2;
             } else {
                 let option = String::from_utf8_lossy(args.get(i)).into_owned();
-                reply(session, "").error(&format!("ERR Syntax error in HELLO option '{option}'"));
+                reply(session, "").error(format!("ERR Syntax error in HELLO option '{option}'"));
                 return Ok(());
             }
         }
@@ -170,7 +170,10 @@ fn ping(session: &mut Session, args: Args<'_>) -> Result<(), SyntaxError> {
 }
 
 fn select(session: &mut Session, args: Args<'_>) -> Result<(), SyntaxError> {
-    if args.integer(1)? != 0 {
+    const OUT_OF_INT: SyntaxError =
+        SyntaxError::Other("ERR value is out of range, value must between -2147483648 and 2147483647");
+    let index = i32::try_from(args.integer(1)?).map_err(|_| OUT_OF_INT)?;
+    if index != 0 {
         return Err(SyntaxError::Other("ERR DB index is out of range"));
     }
     reply(session, "").status("OK");
@@ -197,12 +200,12 @@ fn client_set_info(session: &mut Session, args: Args<'_>) -> Result<(), SyntaxEr
     let attribute = args.get(2).to_ascii_lowercase();
     if attribute != b"lib-name" && attribute != b"lib-ver" {
         let shown = String::from_utf8_lossy(args.get(2)).into_owned();
-        reply(session, "").error(&format!("ERR Unrecognized option '{shown}'"));
+        reply(session, "").error(format!("ERR Unrecognized option '{shown}'"));
         return Ok(());
     }
     if check_name(args.get(3)).is_err() {
         let shown = String::from_utf8_lossy(&attribute).into_owned();
-        reply(session, "").error(&format!("ERR {shown} cannot contain spaces, newlines or special characters."));
+        reply(session, "").error(format!("ERR {shown} cannot contain spaces, newlines or special characters."));
         return Ok(());
     }
     reply(session, "").status("OK");
@@ -246,7 +249,7 @@ fn about_commands(session: &mut Session, args: Args<'_>, command: SessionCommand
             for name in args.from(2) {
                 match SPECS.iter().find(|s| name.eq_ignore_ascii_case(s.name.as_bytes())) {
                     Some(spec) => write_info(&mut out, spec),
-                    None => out.null_array(),
+                    None => out.null(),
                 }
             }
         }

@@ -31,7 +31,7 @@ impl Node {
         }
         let op = match parse(args) {
             Ok(op) => op,
-            Err(error) => return reply(session, "").error(&error.describe(spec.name)),
+            Err(error) => return reply(session, "").error(error.describe(spec.name, args)),
         };
         if owner == self.core {
             let version = session.version;
@@ -73,7 +73,7 @@ impl Node {
     fn refuse_key(&mut self, session: &mut Session, length: usize) {
         self.counters.limit_errors += 1;
         let max = self.limits.key_bytes_max;
-        reply(session, "").error(&format!("ERR a key of {length} bytes exceeds limits.key_bytes ({max})"));
+        reply(session, "").error(format!("ERR a key of {length} bytes exceeds limits.key_bytes ({max})"));
     }
 
     /// A command on several keys.
@@ -201,5 +201,5 @@ impl ReplySink for Tally {
     fn null(&mut self) {}
     fn array(&mut self, _: usize) {}
     fn map(&mut self, _: usize) {}
-    fn error(&mut self, _: &str) {}
+    fn error(&mut self, _: impl AsRef<[u8]>) {}
 }

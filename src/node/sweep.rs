@@ -42,7 +42,7 @@ impl Node {
             }
         };
         if let Err(error) = done {
-            reply(session, "").error(&error.describe(spec.name));
+            reply(session, "").error(error.describe(spec.name, args));
         }
     }
 

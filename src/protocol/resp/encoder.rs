@@ -31,11 +31,6 @@ impl<'a> Encoder<'a> {
         self.version
     }
 
-    /// A list of which nothing is known; null where the whole list is missing.
-    pub fn null_array(&mut self) {
-        self.out.extend_from_slice(if self.version == Version::Resp3 { b"_\r\n" } else { b"*-1\r\n" });
-    }
-
     /// A set of `len` answers follows.
     pub fn set(&mut self, len: usize) {
         self.head(if self.version == Version::Resp3 { b'~' } else { b'*' }, len as u64);
@@ -151,10 +146,11 @@ impl ReplySink for Encoder<'_> {
         if self.version == Version::Resp3 { self.head(b'%', pairs as u64) } else { self.head(b'*', 2 * pairs as u64) }
     }
 
-    fn error(&mut self, message: &str) {
+    fn error(&mut self, message: impl AsRef<[u8]>) {
         self.out.push(b'-');
         // A line end within the text would end the reply early.
-        self.out.extend(message.bytes().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
+        let printable = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
+        self.out.extend(message.as_ref().iter().map(printable));
         self.out.extend_from_slice(b"\r\n");
     }
 
