@@ -50,8 +50,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     let server = Arc::new(Server::start(&plan)?);
     let admin = plan.listen.admin.map(|address| {
-        Admin::start(address, server.clone())
-            .map_err(|error| format!("listen.admin_port: cannot listen on {address}: {error}: choose another port, or 0 for none"))
+        Admin::start(address, server.clone()).map_err(|error| {
+            format!("listen.admin_port: cannot listen on {address}: {error}: choose another port, or 0 for none")
+        })
     });
     let admin = admin.transpose()?;
     announce(&plan);

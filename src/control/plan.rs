@@ -89,6 +89,8 @@ pub struct Plan {
     pub idle: Idle,
     /// How long an adaptive core polls before it parks.
     pub spin: Duration,
+    /// How long a core with several busy connections waits to serve them together.
+    pub gather: Duration,
     /// Where to listen.
     pub listen: ListenPlan,
     /// What clients may ask for.
@@ -130,6 +132,7 @@ impl Config {
             eviction: self.eviction,
             idle: self.cores.idle,
             spin: self.cores.spin.0,
+            gather: self.cores.gather.0,
             listen: self.plan_listen(),
             limits: LimitsPlan {
                 connections: connections as usize,

@@ -110,6 +110,7 @@ pub struct Core {
     now: Duration,
     last_input: Duration,
     news: Vec<Completion>,
+    events: usize,
     /// Ended connections and when to close them, soonest first.
     lingering: std::collections::VecDeque<(Duration, ConnId)>,
     /// When to arm the accepts again that failed.
@@ -135,6 +136,7 @@ impl Core {
             now: Duration::ZERO,
             last_input: Duration::ZERO,
             news: Vec::new(),
+            events: 0,
             lingering: std::collections::VecDeque::new(),
             accept_again: None,
             stopping: Stopping::No,
@@ -163,6 +165,11 @@ impl Core {
     /// The time, read anew.
     pub fn read_time(&self) -> Duration {
         self.clock.monotonic()
+    }
+
+    /// How many receives had completed at the last turn.
+    pub fn events(&self) -> usize {
+        self.events
     }
 
     /// Whether the core has been told to leave.
@@ -203,10 +210,14 @@ impl Core {
     fn handle_news(&mut self) -> bool {
         let mut news = std::mem::take(&mut self.news);
         self.ring.reap(&mut news);
+        self.events = 0;
         let any = !news.is_empty();
         for completion in news.drain(..) {
             match completion {
-                Completion::Received { key, outcome, armed } => self.received(key, outcome, armed),
+                Completion::Received { key, outcome, armed } => {
+                    self.events += 1;
+                    self.received(key, outcome, armed);
+                }
                 Completion::Sent { key, buffer, result } => self.sent(key, buffer, result),
                 Completion::Accepted { key, result, armed } => self.accepted(key, result, armed),
                 Completion::Readable { armed } => {

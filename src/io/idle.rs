@@ -15,7 +15,7 @@ use glommio::io::PollableFd;
 use glommio::timer::{Timer, try_timeout};
 
 use super::core::Core;
-use super::ring::drain;
+use super::ring::{Gather, drain};
 use crate::control::config::values::Idle;
 
 /// How long the data path runs before it lets the background tasks have a turn.
@@ -37,6 +37,55 @@ pub struct IdlePolicy {
     pub mode: Idle,
     /// How long an adaptive core spins after its last work.
     pub spin: Duration,
+    /// How long a core with several busy connections waits to serve them together.
+    pub gather: Duration,
+}
+
+/// Receives of one turn above which connections are busy at the same time.
+const TOGETHER_MIN: f32 = 1.5;
+/// Receives for which a gathering wait waits at most.
+const GATHER_EVENTS_MAX: f32 = 16.0;
+/// Weight of the newest observation in an average.
+const NEWEST: f32 = 0.125;
+
+/// What the last turns were like: moving averages that decide how to wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// Receives that one turn with any finds.
+    events: f32,
+    /// Seconds from a turn that finds nothing to the next one with receives.
+    gap: f32,
+    idle_since: Option<Duration>,
+    last_work: Duration,
+    last_yield: Duration,
+}
+
+impl Pace {
+    fn note(&mut self, busy: bool, events: usize, now: Duration) {
+        if busy {
+            self.last_work = now;
+        }
+        if events == 0 {
+            self.idle_since.get_or_insert(now);
+            return;
+        }
+        self.events += (events as f32 - self.events) * NEWEST;
+        if let Some(since) = self.idle_since.take() {
+            self.gap += ((now - since).as_secs_f32() - self.gap) * NEWEST;
+        }
+    }
+
+    /// Whether spinning is likely to be paid with an event before `spin` is over.
+    /// Where several connections are busy, gathering serves more for each wake-up.
+    fn spinning_pays(&self, spin: Duration) -> bool {
+        self.events < TOGETHER_MIN && self.gap < spin.as_secs_f32()
+    }
+
+    fn gather(&self, time: Duration) -> Option<Gather> {
+        // Twice what came last time: the wait grows with the load, and ends by its time.
+        let events = (self.events * 2.0).min(GATHER_EVENTS_MAX) as usize;
+        (self.events >= TOGETHER_MIN && !time.is_zero()).then_some(Gather { events, time })
+    }
 }
 
 /// What follows a turn.
@@ -67,9 +116,9 @@ impl Loop {
     /// The ring failed.
     pub async fn run(self: Rc<Self>, eventfd: File) -> io::Result<()> {
         let eventfd = PollableFd::new(eventfd).map_err(|error| io::Error::other(error.to_string()))?;
-        let (mut last_yield, mut last_work) = (Duration::ZERO, Duration::ZERO);
+        let mut pace = Pace::default();
         loop {
-            match self.step(&mut last_yield, &mut last_work)? {
+            match self.step(&mut pace)? {
                 Step::Again => {}
                 Step::Yield => glommio::executor().yield_task_queue_now().await,
                 Step::Park(limit) => self.park(&eventfd, limit).await?,
@@ -78,7 +127,7 @@ impl Loop {
         }
     }
 
-    fn step(&self, last_yield: &mut Duration, last_work: &mut Duration) -> io::Result<Step> {
+    fn step(&self, pace: &mut Pace) -> io::Result<Step> {
         let mut core = self.core.borrow_mut();
         let busy = core.turn();
         let now = core.now();
@@ -86,25 +135,23 @@ impl Loop {
             core.ring().submit()?;
             return Ok(Step::Leave);
         }
-        if busy {
-            *last_work = now;
-        }
-        if now.saturating_sub(*last_yield) >= YIELD_AFTER || self.backlog.get() && !busy {
+        pace.note(busy, core.events(), now);
+        if now.saturating_sub(pace.last_yield) >= YIELD_AFTER || self.backlog.get() && !busy {
             core.ring().submit()?;
-            *last_yield = now;
+            pace.last_yield = now;
             return Ok(Step::Yield);
         }
-        let quiet = now.saturating_sub(*last_work);
+        let quiet = now.saturating_sub(pace.last_work);
         match self.policy.mode {
             Idle::Busy => core.ring().submit()?,
-            Idle::Adaptive if quiet < self.policy.spin => {
+            Idle::Adaptive if quiet < self.policy.spin && pace.spinning_pays(self.policy.spin) => {
                 core.ring().submit()?;
-                spin(&mut core, *last_work + self.policy.spin);
+                spin(&mut core, pace.last_work + self.policy.spin);
             }
-            Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => wait(&mut core)?,
+            Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => wait(&mut core, pace.gather(self.policy.gather))?,
             Idle::Adaptive | Idle::Park => {
                 core.ring().submit()?;
-                *last_yield = now;
+                pace.last_yield = now;
                 let limit = core.next_due().map(|due| due.saturating_sub(now));
                 return Ok(Step::Park(limit));
             }
@@ -170,12 +217,12 @@ fn spin(core: &mut Core, until: Duration) {
 }
 
 /// Hands over what is queued and sleeps in the ring, until the background is due at the latest.
-fn wait(core: &mut Core) -> io::Result<()> {
+fn wait(core: &mut Core, gather: Option<Gather>) -> io::Result<()> {
     if !core.mesh().begin_wait() {
         return core.ring().submit();
     }
     core.count_park();
-    let result = core.ring().submit_and_wait(YIELD_AFTER);
+    let result = core.ring().submit_and_wait(YIELD_AFTER, gather);
     core.mesh().end_wait();
     result
 }

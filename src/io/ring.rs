@@ -72,9 +72,7 @@ impl Kind {
 }
 
 fn pack(kind: Kind, key: Key) -> u64 {
-    (kind as u64) << KIND_SHIFT
-        | u64::from(key.generation & GENERATION_MASK) << GENERATION_SHIFT
-        | u64::from(key.index)
+    (kind as u64) << KIND_SHIFT | u64::from(key.generation & GENERATION_MASK) << GENERATION_SHIFT | u64::from(key.index)
 }
 
 fn unpack(user_data: u64) -> Key {
@@ -159,6 +157,15 @@ struct Sending {
     sent: usize,
 }
 
+/// How long a wait that has an event already may go on for more of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Gather {
+    /// Events that end the wait at once.
+    pub events: usize,
+    /// Time after which fewer do.
+    pub time: Duration,
+}
+
 /// One core's ring.
 pub struct Ring {
     // Fields drop in order: the ring first, so that the kernel lets go of the
@@ -168,6 +175,8 @@ pub struct Ring {
     sending: Vec<Option<Sending>>,
     sending_free: Vec<u32>,
     sends_queued: usize,
+    /// Whether the kernel can wait for several events within a time.
+    gathers: bool,
 }
 
 /// Memory that the kernel fills: a ring of descriptors and the buffers behind it.
@@ -253,7 +262,8 @@ impl Ring {
         }
         (0..BUFFERS).for_each(|id| buffers.offer(id));
         buffers.publish();
-        let ring = Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0 };
+        let gathers = ring.params().is_feature_min_timeout();
+        let ring = Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0, gathers };
         ring.ring.submitter().register_ring_fd().or_else(|error| match error.raw_os_error() {
             // Only an optimisation: without it the kernel looks the descriptor up at each call.
             Some(libc::EINVAL) => Ok(()),
@@ -354,7 +364,9 @@ impl Ring {
     pub fn wake(&mut self, ring: RawFd) {
         let wake = pack(Kind::Wake, Key { index: 0, generation: 0 });
         let entry = opcode::MsgRingData::new(Fd(ring), 0, wake, None).build();
-        self.push(&entry.user_data(pack(Kind::Cancel, Key { index: 0, generation: 0 })).flags(squeue::Flags::SKIP_SUCCESS));
+        self.push(
+            &entry.user_data(pack(Kind::Cancel, Key { index: 0, generation: 0 })).flags(squeue::Flags::SKIP_SUCCESS),
+        );
     }
 
     /// Completes with [`Completion::Readable`] each time `fd` can be read.
@@ -386,14 +398,21 @@ impl Ring {
     }
 
     /// Hands over what was queued and waits for news, at most `timeout`. Sends
-    /// complete as they are handed over, so the wait is for one event beyond them.
+    /// complete as they are handed over, so the wait is for events beyond them: one,
+    /// or with `gather` so many of them as come within its time (Linux 6.12; earlier
+    /// kernels wait for one).
     ///
     /// # Errors
     /// As the kernel says; interruptions and the time running out are not errors.
-    pub fn submit_and_wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let want = 1 + std::mem::take(&mut self.sends_queued);
+    pub fn submit_and_wait(&mut self, timeout: Duration, gather: Option<Gather>) -> io::Result<()> {
         let time = Timespec::from(timeout);
-        forgive(self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&time)))
+        let mut args = SubmitArgs::new().timespec(&time);
+        let mut want = 1 + std::mem::take(&mut self.sends_queued);
+        if let Some(gather) = gather.filter(|_| self.gathers) {
+            want += gather.events.saturating_sub(1);
+            args = args.min_wait_usec(gather.time.as_micros() as u32);
+        }
+        forgive(self.ring.submitter().submit_with_args(want, &args))
     }
 
     /// Moves what has completed into `news`.

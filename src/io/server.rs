@@ -73,7 +73,9 @@ impl fmt::Display for StartError {
             StartError::Listen { setting, address, error } => {
                 let remedy = match error.kind() {
                     io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
-                    io::ErrorKind::PermissionDenied => "choose a port above 1023, or give the process CAP_NET_BIND_SERVICE",
+                    io::ErrorKind::PermissionDenied => {
+                        "choose a port above 1023, or give the process CAP_NET_BIND_SERVICE"
+                    }
                     io::ErrorKind::AddrNotAvailable => "listen.bind is not an address of this host",
                     _ => "choose another port or address",
                 };
@@ -93,7 +95,9 @@ fn ring_remedy(error: &io::Error) -> &'static str {
         Some(libc::EPERM | libc::EACCES) => {
             "allow it with `sysctl kernel.io_uring_disabled=0`, and in a container with a seccomp profile that permits io_uring_setup"
         }
-        Some(libc::ENOSYS) => "this kernel has none, or a seccomp profile hides it: use Linux 6.1 or newer and a profile that permits io_uring_setup",
+        Some(libc::ENOSYS) => {
+            "this kernel has none, or a seccomp profile hides it: use Linux 6.1 or newer and a profile that permits io_uring_setup"
+        }
         Some(libc::EINVAL) => "this kernel is too old for it: use Linux 6.1 or newer",
         Some(libc::ENOMEM) => "the locked-memory limit is too low: raise it with `ulimit -l` or LimitMEMLOCK=",
         _ => "see docs/tuning-a-host.md",
@@ -174,18 +178,14 @@ impl Server {
                 orders: order_receiver,
                 order_signal: core_signal,
                 limit: limit.clone(),
-                idle: IdlePolicy { mode: plan.idle, spin: plan.spin },
+                idle: IdlePolicy { mode: plan.idle, spin: plan.spin, gather: plan.gather },
                 bind: plan.listen.bind,
                 made: made.clone(),
                 rings: ring_receiver,
             };
             let thread = spawn(setup)?;
             ring_senders.push(rings);
-            handles.push(CoreHandle {
-                orders: orders.into(),
-                signal: own_signal,
-                thread: Some(thread).into(),
-            });
+            handles.push(CoreHandle { orders: orders.into(), signal: own_signal, thread: Some(thread).into() });
         }
         drop(made);
         let rings = collect_rings(&all_made, plan.cores.len())?;
@@ -259,7 +259,8 @@ fn topology(plan: &Plan, seed: u64) -> Result<Topology, StartError> {
 fn open_sockets(plan: &Plan) -> Result<Vec<Vec<(OwnedFd, Scope)>>, StartError> {
     let bind = plan.listen.bind;
     let backlog = i32::try_from(plan.listen.backlog).unwrap_or(i32::MAX);
-    let failed = |setting, port| move |error| StartError::Listen { setting, address: SocketAddr::new(bind, port), error };
+    let failed =
+        |setting, port| move |error| StartError::Listen { setting, address: SocketAddr::new(bind, port), error };
     if let Some(port) = plan.listen.port {
         check_free(bind, port).map_err(failed("listen.port", port))?;
     }
@@ -342,7 +343,8 @@ fn spawn(setup: CoreSetup) -> Result<ExecutorJoinHandle<io::Result<()>>, StartEr
 
 /// A core's thread, from its memory to its last turn.
 async fn run_core(setup: CoreSetup) -> io::Result<()> {
-    let CoreSetup { plan, node, shard, sockets, mut mesh, orders, order_signal, limit, idle, bind, made, rings } = setup;
+    let CoreSetup { plan, node, shard, sockets, mut mesh, orders, order_signal, limit, idle, bind, made, rings } =
+        setup;
     // Made here so that the memory is touched first by the core that uses it.
     let parts = Ring::new().map_err(StartError::Ring).and_then(|ring| {
         let shard = Shard::new(shard).map_err(|error| StartError::Memory { core: plan.index, error })?;

@@ -16,6 +16,7 @@ const ARGS_MAX: u64 = 1_048_576;
 const REQUEST_BYTES_MAX: u64 = 1 << 30;
 const OUTPUT_BYTES_MAX: u64 = 4 << 30;
 const SPIN_NS_MAX: u128 = 1_000_000_000;
+const GATHER_NS_MAX: u128 = 1_000_000;
 const ANNOUNCE_BYTES_MAX: usize = 255;
 
 // Hard limits must leave room for each other, or some setting could take no value.
@@ -30,6 +31,9 @@ impl Config {
         self.check_listen()?;
         if self.cores.spin.0.as_nanos() > SPIN_NS_MAX {
             return Err(self.refuse("cores.spin", format!("{} is more than 1s", self.cores.spin)));
+        }
+        if self.cores.gather.0.as_nanos() > GATHER_NS_MAX {
+            return Err(self.refuse("cores.gather", format!("{} is more than 1ms", self.cores.gather)));
         }
         logging::check_filter(&self.log.level).map_err(|reason| self.refuse("log.level", reason))
     }

@@ -116,6 +116,10 @@ section! {
         idle: Idle = Idle::Adaptive,
         /// How long "adaptive" polls before it sleeps. At most 1s.
         spin: Span = Span(Duration::from_micros(20)),
+        /// How long a core that sleeps between requests of several busy connections waits to serve
+        /// some of them together: fewer wake-ups, and so much more latency at the most. "0s" for never;
+        /// "busy" never does. Needs Linux 6.12. At most 1ms.
+        gather: Span = Span(Duration::from_micros(25)),
     }
 }
 
