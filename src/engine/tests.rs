@@ -64,8 +64,8 @@ impl ReplySink for Kept {
     fn map(&mut self, _: usize) {
         unreachable!("one key, one answer");
     }
-    fn error(&mut self, message: &str) {
-        unreachable!("an error without a kind: {message}");
+    fn error(&mut self, message: impl AsRef<[u8]>) {
+        unreachable!("an error without a kind: {}", String::from_utf8_lossy(message.as_ref()));
     }
     fn refused(&mut self, error: OpError) {
         self.put(Answer::Refused(error));
