@@ -1,0 +1,189 @@
+//! What a client that takes nothing, never ends or asks too much can make the node hold.
+
+use super::*;
+
+fn value_of(bytes: usize) -> String {
+    "v".repeat(bytes)
+}
+
+#[test]
+fn above_the_soft_limit_requests_wait_until_replies_are_sent() {
+    let soft = 1000;
+    let mut host = Host::new(1, Limits { output_soft_bytes_max: soft, ..LIMITS });
+    let mut client = host.connect(0, Scope::Host);
+    host.ask(&mut client, request(&["set", "k", &value_of(100)]));
+    let reply = format!("$100\r\n{}\r\n", value_of(100));
+    host.feed(&client, &words("get k").repeat(100));
+    let held = host.nodes[0].session(client.id).unwrap().output.total_bytes();
+    assert!((soft..soft + reply.len()).contains(&held), "{held}");
+    assert!(!host.wishes(&client).1, "no more input is wanted");
+    assert!(host.take(&mut client));
+    assert_eq!(host.nodes[0].session(client.id).unwrap().output.total_bytes(), 0, "taken is not sent");
+    assert!(!host.wishes(&client).1);
+    assert!(host.confirm(&mut client));
+    assert!(host.nodes[0].session(client.id).unwrap().output.total_bytes() >= soft, "it goes on");
+    host.settle(&mut client);
+    assert_eq!(String::from_utf8_lossy(&client.got), reply.repeat(100));
+    assert_eq!(host.wishes(&client), (State::Open, true, None));
+}
+
+/// Replies that wait behind one of another core count as well.
+#[test]
+fn replies_held_back_count_towards_the_soft_limit() {
+    let mut host = Host::new(2, Limits { output_soft_bytes_max: 1000, ..LIMITS });
+    let (here, there) = (key_on(&host, 0, 0), key_on(&host, 1, 0));
+    let mut client = host.connect(0, Scope::Core);
+    host.ask(&mut client, request(&["set", &here, &value_of(100)]));
+    host.feed(&client, &words(&format!("get {there}")));
+    host.feed(&client, &words(&format!("get {here}")).repeat(100));
+    let session = host.nodes[0].session(client.id).unwrap();
+    assert!(session.output.total_bytes() < 1200 && session.output.ready_bytes() == 0);
+    assert!(!host.wishes(&client).1);
+    host.settle(&mut client);
+    assert_eq!(replies(&client.got).len(), 101);
+}
+
+#[test]
+fn above_the_hard_limit_the_connection_is_broken() {
+    let limits = Limits { output_soft_bytes_max: 1000, output_hard_bytes_max: 2000, ..LIMITS };
+    let mut host = Host::new(2, limits);
+    let there = key_on(&host, 1, 0);
+    let mut client = host.connect(0, Scope::Core);
+    host.ask(&mut client, request(&["set", &there, &value_of(1500)]));
+    assert_eq!(host.wishes(&client).0, State::Open);
+    host.feed(&client, &words(&format!("mget {there} {there}")));
+    host.carry();
+    assert_eq!(host.wishes(&client).0, State::Broken);
+    assert!(!host.wishes(&client).1);
+}
+
+#[test]
+fn forwards_that_are_not_answered_stop_a_pipeline_and_answers_resume_it() {
+    let mut host = Host::new(2, LIMITS);
+    let there = key_on(&host, 1, 0);
+    let mut client = host.connect(0, Scope::Core);
+    let asked = 3 * FORWARDS_MAX + 7;
+    for _ in 0..asked {
+        host.feed(&client, &words(&format!("incr {there}")));
+    }
+    assert_eq!(host.nodes[0].outbox[1].requests.len(), FORWARDS_MAX);
+    assert!(!host.wishes(&client).1);
+    host.settle(&mut client);
+    let expected: String = (1..=asked).map(|n| format!(":{n}\r\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&client.got), expected);
+    assert!(host.wishes(&client).1);
+}
+
+#[test]
+fn an_argument_too_long_is_refused_and_the_connection_goes_on_however_it_is_cut() {
+    let limits = Limits { value_bytes_max: 50, ..LIMITS };
+    let stream = [
+        words("set a 1"),
+        request(&["set", "a", &value_of(51)]),
+        words("get a"),
+        request(&["mset", "a", &value_of(60), "b", &value_of(70), "c", "3"]),
+        request(&[&value_of(99)]),
+        words("dbsize"),
+        request(&["set", &value_of(65), "1"]),
+    ]
+    .concat();
+    let refusal = |n| format!("-ERR an argument of {n} bytes exceeds limits.value_bytes (50)\r\n");
+    let expected =
+        ["+OK\r\n".into(), refusal(51), "$1\r\n1\r\n".into(), refusal(70), refusal(99), ":1\r\n".into(), refusal(65)]
+            .concat();
+    let run = |pieces: &[&[u8]]| {
+        let mut host = Host::new(2, limits);
+        let mut client = host.connect(0, Scope::Host);
+        for piece in pieces {
+            host.feed(&client, piece);
+        }
+        host.settle(&mut client);
+        assert_eq!(host.wishes(&client).0, State::Open);
+        String::from_utf8(client.got).unwrap()
+    };
+    for cut in 0..=stream.len() {
+        assert_eq!(run(&[&stream[..cut], &stream[cut..]]), expected, "cut at {cut}");
+    }
+    assert_eq!(run(&stream.chunks(1).collect::<Vec<_>>()), expected);
+}
+
+#[test]
+fn a_key_too_long_is_refused_and_the_connection_goes_on() {
+    let mut host = Host::new(1, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    let long = "k".repeat(65);
+    let refusal = "-ERR a key of 65 bytes exceeds limits.key_bytes (64)\r\n";
+    assert_eq!(host.ask(&mut client, words(&format!("set {long} 1"))), refusal);
+    assert_eq!(host.ask(&mut client, words(&format!("mset a 1 {long} 2"))), refusal);
+    assert_eq!(host.ask(&mut client, words("dbsize")), ":0\r\n", "all or nothing");
+}
+
+#[test]
+fn the_end_of_input_still_answers_whole_requests() {
+    let mut host = Host::new(2, Limits { output_soft_bytes_max: 100, ..LIMITS });
+    let there = key_on(&host, 1, 0);
+    let mut client = host.connect(0, Scope::Core);
+    host.feed(&client, &words(&format!("incr {there}")).repeat(500));
+    host.feed(&client, b"*2\r\n$3\r\nget\r\n$5\r\nhal");
+    host.nodes[0].end_of_input(client.id);
+    assert!(!host.wishes(&client).1);
+    host.settle(&mut client);
+    let expected: String = (1..=500).map(|n| format!(":{n}\r\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&client.got), expected);
+    assert_eq!(host.wishes(&client).0, State::Draining);
+    assert!(host.nodes[0].is_quiet(client.id) && host.nodes[0].has_ended(client.id));
+}
+
+#[test]
+fn the_end_of_input_moves_with_the_session() {
+    let mut host = Host::new(2, LIMITS);
+    let there = key_on(&host, 1, 0);
+    let mut client = host.connect(0, Scope::Host);
+    host.feed(&client, &words(&format!("incr {there}")).repeat(3));
+    host.nodes[0].end_of_input(client.id);
+    host.settle(&mut client);
+    assert_eq!(String::from_utf8_lossy(&client.got), ":1\r\n:2\r\n:3\r\n");
+    assert_eq!((client.core, host.wishes(&client).0), (1, State::Draining));
+}
+
+#[test]
+fn a_line_without_an_end_is_cut_off() {
+    let mut host = Host::new(1, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    let mut given = 0;
+    while host.wishes(&client).1 {
+        host.feed(&client, &[b'x'; 1000]);
+        given += 1000;
+        assert!(given <= 66_000, "no end in sight");
+    }
+    host.settle(&mut client);
+    assert_eq!(client.got, b"-ERR Protocol error: too big inline request\r\n");
+    assert_eq!(host.wishes(&client).0, State::Draining);
+}
+
+#[test]
+fn a_request_that_never_ends_is_cut_off() {
+    let limits = Limits { request_bytes_max: 20_000, ..LIMITS };
+    let mut host = Host::new(1, limits);
+    let mut client = host.connect(0, Scope::Host);
+    host.feed(&client, b"*64\r\n");
+    let mut given = 0;
+    while host.wishes(&client).1 {
+        host.feed(&client, &[&b"$4000\r\n"[..], &[b'x'; 4000], b"\r\n"].concat());
+        given += 4000;
+        assert!(given <= 24_000, "no end in sight");
+    }
+    host.settle(&mut client);
+    let text = String::from_utf8_lossy(&client.got).into_owned();
+    assert_eq!(text, "-ERR Protocol error: more unexecuted bytes than limits.request_bytes (20000)\r\n");
+    assert_eq!(host.nodes[0].session(client.id).unwrap().output.total_bytes(), 0);
+}
+
+#[test]
+fn more_arguments_than_the_limit_are_refused_before_they_arrive() {
+    let mut host = Host::new(1, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    let expected = "-ERR Protocol error: more arguments than limits.args (64)\r\n";
+    assert_eq!(host.ask(&mut client, "*65\r\n"), expected);
+    assert_eq!(host.wishes(&client).0, State::Draining);
+}

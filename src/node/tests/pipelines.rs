@@ -1,0 +1,126 @@
+//! One pipeline, any number of cores, any cuts, any order of arrival: the same replies.
+
+use super::requests::{Same, Sent, ending, sent};
+use super::*;
+use crate::base::rng::Rng;
+use proptest::prelude::*;
+
+/// How a run is disturbed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Disturbance {
+    /// Decides the cuts and the order of everything.
+    pub seed: u64,
+    /// Whether the connection is also moved about without reason.
+    pub moves: bool,
+}
+
+/// Runs `stream` on one core, all at once.
+pub(super) fn plainly(stream: &[u8], limits: Limits) -> (Vec<u8>, State) {
+    let mut host = Host::new(1, limits);
+    let mut client = host.connect(0, Scope::Host);
+    host.feed(&client, stream);
+    host.settle(&mut client);
+    let state = host.wishes(&client).0;
+    (client.got, state)
+}
+
+/// Runs `stream` on several cores, in pieces, everything in an order of chance.
+pub(super) fn disturbed(cores: usize, stream: &[u8], limits: Limits, how: Disturbance) -> (Vec<u8>, State) {
+    let mut rng = Rng::new(how.seed);
+    let mut host = Host::new(cores, limits);
+    let mut client = host.connect(0, Scope::Host);
+    let mut rest = stream;
+    while !rest.is_empty() {
+        let (from, to) = (rng.below(cores as u64) as usize, rng.below(cores as u64) as usize);
+        match rng.below(if how.moves { 12 } else { 10 }) {
+            0..=3 => {
+                let most = [3, 40, 400, rest.len()][rng.below(4) as usize].min(rest.len());
+                let (piece, after) = rest.split_at(1 + rng.below(most as u64) as usize);
+                host.feed(&client, piece);
+                rest = after;
+            }
+            4 | 5 => host.post(from),
+            6 | 7 => drop(host.arrive(from, to)),
+            8 => drop(host.take(&mut client)),
+            9 => drop(host.confirm(&mut client)),
+            10 => {
+                if let (State::Open, _, None) = host.wishes(&client) {
+                    host.nodes[client.core].session(client.id).unwrap().move_to = Some(to);
+                }
+            }
+            _ => drop(host.hand_over(&mut client)),
+        }
+    }
+    host.settle(&mut client);
+    let state = host.wishes(&client).0;
+    assert!(host.nodes.iter().all(Node::all_quiet), "something was never answered");
+    (client.got, state)
+}
+
+/// Compares the replies to `requests`, which may be cut short by what follows them.
+fn compare(requests: &[Sent], expected: &[u8], got: &[u8]) -> Result<(), TestCaseError> {
+    let (expected, got) = (replies(expected), replies(got));
+    prop_assert_eq!(expected.len(), got.len(), "replies");
+    let mut answered = requests.iter().filter(|(_, same)| *same != Same::None);
+    for (expected, got) in expected.iter().zip(got) {
+        let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        match answered.next() {
+            Some((_, Same::Kind)) => prop_assert_eq!(expected[0], got[0]),
+            other => prop_assert_eq!(shown(expected), shown(got), "{:?}", other.map(|(bytes, _)| shown(bytes))),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check(
+    cores: usize,
+    requests: Vec<Sent>,
+    end: &[u8],
+    how: Disturbance,
+    limits: Limits,
+) -> Result<(), TestCaseError> {
+    let mut stream: Vec<u8> = requests.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+    stream.extend_from_slice(end);
+    let (expected, state) = plainly(&stream, LIMITS);
+    let (got, state_got) = disturbed(cores, &stream, limits, how);
+    compare(&requests, &expected, &got)?;
+    prop_assert_eq!(state, state_got);
+    Ok(())
+}
+
+/// With RESP3 the pipeline begins with the handshake.
+fn pipeline() -> impl Strategy<Value = Vec<Sent>> {
+    (any::<bool>(), proptest::collection::vec(sent(), 1..120)).prop_map(|(resp3, mut requests)| {
+        if resp3 {
+            requests.insert(0, (words("hello 3"), Same::All));
+        }
+        requests
+    })
+}
+
+proptest! {
+    #[test]
+    fn cores_cuts_and_order_change_no_reply(
+        cores in 1..4usize, requests in pipeline(), end in ending(), seed in any::<u64>(),
+    ) {
+        check(cores, requests, &end, Disturbance { seed, moves: false }, LIMITS)?;
+    }
+
+    /// Small limits only make a connection wait more often.
+    #[test]
+    fn waiting_for_the_client_changes_no_reply(
+        cores in 1..4usize, requests in pipeline(), end in ending(), seed in any::<u64>(), soft in 1..2000usize,
+    ) {
+        let limits = Limits { output_soft_bytes_max: soft, ..LIMITS };
+        check(cores, requests, &end, Disturbance { seed, moves: false }, limits)?;
+    }
+
+    /// Moves in the middle of a pipeline lose nothing and repeat nothing.
+    #[test]
+    fn moving_about_changes_no_reply(
+        cores in 2..4usize, requests in pipeline(), end in ending(), seed in any::<u64>(), soft in 1..20_000usize,
+    ) {
+        let limits = Limits { output_soft_bytes_max: soft, ..LIMITS };
+        check(cores, requests, &end, Disturbance { seed, moves: true }, limits)?;
+    }
+}
