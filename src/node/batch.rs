@@ -107,6 +107,11 @@ impl Node {
             match stop {
                 Stop::Full => {}
                 Stop::Incomplete => break,
+                // The last request ended the session or made it wait: what follows is read again, if ever.
+                Stop::Oversize(..) | Stop::Malformed(_) if !self.may_run(session) => {
+                    session.parser = Parser::default();
+                    break;
+                }
                 Stop::Oversize(skipper, used) => {
                     consumed += used;
                     session.skipper = Some(skipper);

@@ -124,3 +124,27 @@ proptest! {
         check(cores, requests, &end, Disturbance { seed, moves: true }, limits)?;
     }
 }
+
+/// What stands behind `QUIT` is nobody's, even if it arrived with it.
+#[test]
+fn nothing_is_answered_behind_the_end_of_a_connection() {
+    for behind in [&b"*x\r\n"[..], b"*1\r\n:1\r\n", b"GET / HTTP/1.1\r\n", b"*1\r\n$4\r\nPING\r\n", b"*1\r\n$5000\r\n"]
+    {
+        let stream = [&words("get k"), &words("quit"), behind].concat();
+        assert_eq!(plainly(&stream, LIMITS), (b"$-1\r\n+OK\r\n".to_vec(), State::Draining));
+    }
+}
+
+/// A request that makes the session wait and bytes that are not RESP, in one batch.
+#[test]
+fn a_protocol_error_waits_its_turn() {
+    let stream = [&words("set k 1"), &words("get k"), &b"*x\r\n"[..]].concat();
+    let mut host = Host::new(1, Limits { output_soft_bytes_max: 10, ..LIMITS });
+    let mut client = host.connect(0, Scope::Host);
+    host.feed(&client, &stream);
+    assert_eq!(host.wishes(&client), (State::Open, false, None));
+    host.settle(&mut client);
+    let expected = "+OK\r\n$1\r\n1\r\n-ERR Protocol error: invalid multibulk length\r\n";
+    assert_eq!(String::from_utf8_lossy(&client.got), expected);
+    assert_eq!(host.wishes(&client).0, State::Draining);
+}

@@ -148,10 +148,11 @@ pub(super) fn sent() -> impl Strategy<Value = Sent> {
 
 /// What ends a connection, or nothing.
 pub(super) fn ending() -> impl Strategy<Value = Vec<u8>> {
-    let endings: [&[u8]; 7] = [
+    let endings: [&[u8]; 8] = [
         b"",
         b"",
         b"*1\r\n$4\r\nQUIT\r\n",
+        b"*1\r\n$4\r\nQUIT\r\n*x\r\n",
         b"*1\r\n$4\r\nQUIT\r\n*1\r\n$4\r\nPING\r\n",
         b"*x\r\n",
         b"*2\r\n$4\r\nPING\r\n:1\r\n",
