@@ -4,7 +4,7 @@
 
 use super::Node;
 use super::mailbox::ConnId;
-use super::session::{Scope, Session, State};
+use super::session::{Input, Scope, Session, State};
 use crate::base::{KeyHash, Slot};
 use crate::command::table::{self, Action, Spec};
 use crate::command::{Args, ReplySink, Span};
@@ -55,10 +55,7 @@ enum Stop {
 impl Node {
     /// Executes whole requests of the session's own input for as long as it may run.
     pub(super) fn run_input(&mut self, id: ConnId, session: &mut Session) {
-        if !self.may_run(session) {
-            return;
-        }
-        if session.input.bytes().len() >= session.need {
+        if self.may_run(session) && session.input.bytes().len() >= session.need {
             let mut input = std::mem::take(&mut session.input);
             let consumed = self.run(id, session, input.bytes());
             input.consume(consumed);
@@ -68,6 +65,9 @@ impl Node {
             self.counters.limit_errors += 1;
             let max = self.limits.request_bytes_max;
             self.refuse(session, &format!("more unexecuted bytes than limits.request_bytes ({max})"));
+        }
+        if session.state != State::Open {
+            session.input = Input::default();
         }
         if session.input_ended && self.may_run(session) {
             session.state = State::Draining;

@@ -179,6 +179,19 @@ fn a_request_that_never_ends_is_cut_off() {
     assert_eq!(host.nodes[0].session(client.id).unwrap().output.total_bytes(), 0);
 }
 
+/// The io room stops reading a connection that waits; what was already read must fit.
+#[test]
+fn a_pipeline_that_waits_holds_no_more_than_the_limit() {
+    let limits = Limits { request_bytes_max: 20_000, output_soft_bytes_max: 100, ..LIMITS };
+    let mut host = Host::new(1, limits);
+    let client = host.connect(0, Scope::Host);
+    for _ in 0..100 {
+        host.feed(&client, &words("ping").repeat(1000));
+    }
+    let held = host.nodes[0].session(client.id).unwrap().input.bytes().len();
+    assert!(held <= 20_000 + 14_000, "{held} bytes held");
+}
+
 #[test]
 fn more_arguments_than_the_limit_are_refused_before_they_arrive() {
     let mut host = Host::new(1, LIMITS);
