@@ -274,6 +274,9 @@ impl Batch {
                     if let Err(error) = split_inline(line, &mut self.inline, &mut words) {
                         return Stop::Malformed(error);
                     }
+                    if words.len() > node.resp_limits.args_max {
+                        return Stop::Malformed(ProtocolError::Arguments(node.resp_limits.args_max));
+                    }
                     self.consumed += length;
                     self.spans.append(&mut words);
                     if self.spans.len() > first {

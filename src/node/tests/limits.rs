@@ -199,4 +199,6 @@ fn more_arguments_than_the_limit_are_refused_before_they_arrive() {
     let expected = "-ERR Protocol error: more arguments than limits.args (64)\r\n";
     assert_eq!(host.ask(&mut client, "*65\r\n"), expected);
     assert_eq!(host.wishes(&client).0, State::Draining);
+    let mut client = host.connect(0, Scope::Host);
+    assert_eq!(host.ask(&mut client, format!("del{}\r\n", " k".repeat(64))), expected, "in a line too");
 }
