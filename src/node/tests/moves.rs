@@ -89,6 +89,16 @@ fn a_new_connection_does_not_get_the_answers_of_the_one_before_it() {
     assert_eq!(host.wishes(&second).0, State::Open);
 }
 
+/// Subcommands stand in the command table under both names.
+#[test]
+fn a_subcommand_is_reached_through_its_container_only() {
+    let mut host = Host::new(1, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    assert_eq!(host.ask(&mut client, words("client id")), ":1\r\n");
+    let refusal = "-ERR unknown command 'client|id', with args beginning with: 'x' \r\n";
+    assert_eq!(host.ask(&mut client, words("client|id x")), refusal);
+}
+
 #[test]
 fn a_session_is_listed_once_and_not_after_its_end() {
     let mut host = Host::new(1, LIMITS);
