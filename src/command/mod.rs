@@ -5,6 +5,7 @@
 //! into a [`ReplySink`]. Neither knows the other.
 
 pub mod args;
+pub mod reference;
 pub mod reply;
 pub mod syntax;
 pub mod table;
