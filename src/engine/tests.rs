@@ -13,7 +13,7 @@ use super::*;
 use crate::base::UnixMillis;
 use crate::command::{Condition, ExpireCondition, Expiry, Op, OpError, ReplySink, SetReply, TtlUnit, Value};
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 mod model;
 mod semantics;
@@ -132,7 +132,7 @@ impl Shard {
     /// Walks everything and compares the counts.
     fn check(&self) {
         let (mut live, mut extents, mut with_expiry) = (0, 0, 0);
-        let filed: std::collections::HashSet<(u16, u32)> =
+        let filed: std::collections::BTreeSet<(u16, u32)> =
             self.wheel.all().iter().map(|(bucket, loc)| (bucket.id(), loc.0)).collect();
         self.arena.walk(|loc, head| {
             live += 1;

@@ -1,10 +1,11 @@
 //! Integration tests, one binary with a module each.
 //!
-//! Everything here sees the server from outside: a process with ports. The
-//! modules need the real binary, so they are there when it is.
+//! `floors` reads the source. Everything else sees the server from outside: a
+//! process with ports. Those modules need the real binary, so they are there when it is.
 
 #[cfg(feature = "server")]
 mod differential;
+mod floors;
 #[cfg(feature = "server")]
 mod generator;
 #[cfg(feature = "server")]

@@ -96,8 +96,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 struct Twin {
     shard: Shard,
-    model: HashMap<Vec<u8>, Entry>,
-    versions: HashMap<u16, u64>,
+    model: BTreeMap<Vec<u8>, Entry>,
+    versions: BTreeMap<u16, u64>,
     now: u64,
     writes: u64,
     /// Whether the shard may have fewer keys than the model.
@@ -108,7 +108,7 @@ impl Twin {
     fn new(budget_bytes: u64, policy: Policy) -> Self {
         let evicts = policy == Policy::Clock && budget_bytes < 64 << 20;
         let shard = shard(budget_bytes, policy);
-        Self { shard, model: HashMap::new(), versions: HashMap::new(), now: 1_700_000_000_000, writes: 0, evicts }
+        Self { shard, model: BTreeMap::new(), versions: BTreeMap::new(), now: 1_700_000_000_000, writes: 0, evicts }
     }
 
     fn key(n: u8) -> Vec<u8> {
