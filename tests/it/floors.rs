@@ -75,8 +75,8 @@ fn skipped(rest: &str, before: Option<u8>) -> Option<usize> {
     if rest.starts_with("/*") {
         return Some(block_comment(rest));
     }
-    if rest.starts_with('"') {
-        return Some(1 + quoted(&rest[1..], '"'));
+    if let Some(body) = rest.strip_prefix('"') {
+        return Some(1 + quoted(body, '"'));
     }
     if let Some(raw) = rest.strip_prefix('r').filter(|_| !in_word || before == Some(b'b')) {
         let fences = raw.bytes().take_while(|b| *b == b'#').count();
@@ -87,9 +87,9 @@ fn skipped(rest: &str, before: Option<u8>) -> Option<usize> {
         }
     }
     // A character, not a lifetime: `'x'` or `'\…'`.
-    let mut chars = rest.strip_prefix('\'')?.chars();
-    let (first, second) = (chars.next()?, chars.next());
-    if first == '\\' || second == Some('\'') { Some(1 + quoted(&rest[1..], '\'')) } else { None }
+    let body = rest.strip_prefix('\'')?;
+    let character = body.starts_with('\\') || body.chars().nth(1) == Some('\'');
+    character.then(|| 1 + quoted(body, '\''))
 }
 
 /// The length up to and with the closing quote, which a backslash before it makes an ordinary one.

@@ -27,6 +27,23 @@ fn above_the_soft_limit_requests_wait_until_replies_are_sent() {
     assert_eq!(host.wishes(&client), (State::Open, true, None));
 }
 
+/// Behind the request that has to wait there is one of many arguments, not whole yet: what
+/// was understood of it is understood again later.
+#[test]
+fn a_half_request_behind_a_waiting_one_is_read_again() {
+    let many: Vec<String> = std::iter::once("exists".into()).chain((0..60).map(|n| format!("k{n}"))).collect();
+    let stream = [words("set k1 1"), words("get k1").repeat(5), request(&many), words("get k1")].concat();
+    let expected = format!("+OK\r\n{}:1\r\n$1\r\n1\r\n", "$1\r\n1\r\n".repeat(5));
+    for cut in 0..=stream.len() {
+        let mut host = Host::new(1, Limits { output_soft_bytes_max: 20, ..LIMITS });
+        let mut client = host.connect(0, Scope::Host);
+        host.feed(&client, &stream[..cut]);
+        host.feed(&client, &stream[cut..]);
+        host.settle(&mut client);
+        assert_eq!(String::from_utf8_lossy(&client.got), expected, "cut at {cut}");
+    }
+}
+
 /// Replies that wait behind one of another core count as well.
 #[test]
 fn replies_held_back_count_towards_the_soft_limit() {
@@ -132,6 +149,19 @@ fn the_end_of_input_still_answers_whole_requests() {
     assert_eq!(String::from_utf8_lossy(&client.got), expected);
     assert_eq!(host.wishes(&client).0, State::Draining);
     assert!(host.nodes[0].is_quiet(client.id) && host.nodes[0].has_ended(client.id));
+}
+
+/// The end comes while the last replies are being sent: nothing else would wake the session.
+#[test]
+fn the_end_of_input_is_seen_once_replies_are_sent() {
+    let mut host = Host::new(1, Limits { output_soft_bytes_max: 5, ..LIMITS });
+    let mut client = host.connect(0, Scope::Host);
+    host.feed(&client, &words("ping"));
+    assert!(host.take(&mut client));
+    host.nodes[0].end_of_input(client.id);
+    assert_eq!(host.wishes(&client).0, State::Open);
+    host.confirm(&mut client);
+    assert_eq!(host.wishes(&client).0, State::Draining);
 }
 
 #[test]
