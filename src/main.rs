@@ -13,8 +13,7 @@ use ringfence::control::cli::Cli;
 use ringfence::control::host::HostFacts;
 use ringfence::control::logging;
 use ringfence::control::plan::Plan;
-use ringfence::engine::Shard;
-use ringfence::io::Server;
+use ringfence::io::{CORE_BYTES_MIN, Server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,7 +34,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         print!("{}", config.print());
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = config.plan(&HostFacts::read()?, Shard::BUDGET_BYTES_MIN)?;
+    let plan = config.plan(&HostFacts::read()?, CORE_BYTES_MIN)?;
     if cli.check_config {
         print!("{plan}");
         return Ok(ExitCode::SUCCESS);

@@ -17,7 +17,7 @@ use super::core::{ConnectionLimit, Core, Listener, Order, Parts};
 use super::idle::{IdlePolicy, Loop};
 use super::listen::{check_free, listen};
 use super::mesh::Mesh;
-use super::ring::{Ring, eventfd};
+use super::ring::{RECEIVE_BYTES, Ring, eventfd};
 use crate::base::{KeyHasher, UnixMillis};
 use crate::control::admin::CoreDirectory;
 use crate::control::plan::{CorePlan, Plan};
@@ -26,6 +26,10 @@ use crate::node::session::Scope;
 use crate::node::stats::CoreSnapshot;
 use crate::node::topology::{Topology, TopologyError};
 use crate::node::{Limits, Node, NodeConfig, ServerInfo};
+
+/// The least memory of a core: what the engine needs, its receive buffers, and as
+/// much again for replies under way.
+pub const CORE_BYTES_MIN: u64 = Shard::BUDGET_BYTES_MIN + 2 * RECEIVE_BYTES;
 
 /// Shares of a core's time: what the data path gets, and what everything else gets.
 const DATA_SHARES: usize = 1000;
