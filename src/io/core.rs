@@ -2,7 +2,7 @@
 //! goes to the ring. All of it runs on the core's own thread.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tracing::{info, warn};
 
 use super::clock::Clock;
@@ -193,6 +194,7 @@ impl Core {
         let reading = self.clock.read();
         self.now = reading.monotonic;
         self.node.set_time(reading.unix_us);
+        self.node.resume_stalled();
         let mut busy = self.handle_news();
         busy |= self.handle_mail();
         self.settle();
@@ -453,7 +455,9 @@ impl Core {
             return self.abandon(id);
         }
         connection.phase = Phase::Lingering;
-        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_WR);
+        // Directly: a shutdown on the ring is done by a worker, later, when the
+        // descriptor may be somebody else's.
+        let _ = SockRef::from(&connection.socket).shutdown(Shutdown::Write);
         if connection.receiving == Receiving::Off {
             connection.receiving = Receiving::On;
             self.ring.receive(connection.key(), connection.fd());
@@ -469,7 +473,7 @@ impl Core {
             return self.remove(id);
         }
         // Ends a send that waits for the peer, and a receive.
-        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_RDWR);
+        let _ = SockRef::from(&connection.socket).shutdown(Shutdown::Both);
         if connection.receiving == Receiving::On {
             connection.receiving = Receiving::Stopping;
             self.ring.cancel_receive(connection.key());
@@ -498,6 +502,11 @@ impl Core {
         {
             self.finish_draining();
         }
+    }
+
+    /// Whether there is mail for a core whose mailbox is full.
+    pub fn has_unsent_mail(&self) -> bool {
+        self.node.has_parcels()
     }
 
     /// When the next thing is due by the clock.
@@ -533,7 +542,11 @@ impl Core {
         let state = std::mem::replace(&mut self.stopping, Stopping::Drained);
         let ids = self.connections.ids();
         let open = ids.len();
-        ids.into_iter().for_each(|id| self.linger(id));
+        for id in ids {
+            if self.connections.by_id(id).is_some_and(|c| c.phase == Phase::Open) {
+                self.linger(id);
+            }
+        }
         if let Stopping::Draining { done, .. } = state {
             info!(connections = open, "drained");
             let _ = done.send(open);

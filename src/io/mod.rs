@@ -19,4 +19,4 @@ pub mod mesh;
 pub mod ring;
 mod server;
 
-pub use server::{CORE_BYTES_MIN, Server, StartError};
+pub use server::{CORE_MEMORY, Server, StartError};
