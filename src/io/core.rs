@@ -28,6 +28,8 @@ const LINGER: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection over the limit is told, as redis-server words it.
 const REFUSAL: &[u8] = b"-ERR max number of clients reached (limits.connections)\r\n";
+/// The part of a core's budget that its connections may hold: one half.
+const SESSIONS_PART: u64 = 2;
 /// A stopping core counts as quiet after this long without input.
 const QUIET: Duration = Duration::from_millis(30);
 
@@ -564,6 +566,11 @@ impl Core {
     pub fn account(&mut self) {
         let connections = self.connections.capacity() * size_of::<Connection>();
         let io = RECEIVE_BYTES + (connections + self.ring.sending_bytes()) as u64;
+        let budget = self.node.shard().memory().budget_bytes;
+        let closed = self.node.shed(budget / SESSIONS_PART);
+        if closed > 0 {
+            warn!(closed, "connections held half of a core's memory: those that held most are closed");
+        }
         let reserved = io + self.node.session_bytes();
         self.node.shard().set_reserved_bytes(reserved);
     }

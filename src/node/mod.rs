@@ -89,6 +89,8 @@ pub struct NodeConfig {
 const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one parcel above which no session adds another request.
 const REQUESTS_BYTES_MAX: usize = 64 << 20;
+/// Values of the largest size that connections may always hold together.
+const VALUES_HELD_MIN: u64 = 4;
 /// Spare output buffers kept, and the largest that is worth keeping.
 const SPARE_BUFFERS_MAX: usize = 512;
 const SPARE_BYTES_MAX: usize = 64 << 10;
@@ -536,6 +538,30 @@ impl Node {
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
         let spare: usize = self.spare.iter().map(Vec::capacity).sum();
         (held + spare + self.places.capacity() * size_of::<Place>()) as u64
+    }
+
+    /// Closes the connections that hold most until all together hold at most
+    /// `bytes_max`, or what a few of the largest values take if that is more. Answers
+    /// how many were closed.
+    pub fn shed(&mut self, bytes_max: u64) -> usize {
+        let bytes_max = bytes_max.max(VALUES_HELD_MIN * self.limits.value_bytes_max as u64);
+        let mut total = self.session_bytes();
+        let mut closed = 0;
+        while total > bytes_max {
+            let sessions = self
+                .places
+                .iter_mut()
+                .enumerate()
+                .filter_map(|(i, p)| Some((i, p.generation, p.session.as_deref_mut()?)));
+            let open = sessions.filter(|(_, _, s)| s.state != State::Broken);
+            let Some((index, generation, session)) = open.max_by_key(|(_, _, s)| s.held_bytes()) else { break };
+            total = total.saturating_sub(session.held_bytes() as u64);
+            session.discard();
+            self.counters.limit_errors += 1;
+            closed += 1;
+            self.list(ConnId { index: index as u32, generation });
+        }
+        closed
     }
 
     /// Where a key lives: its slot and hash, and the core that owns the slot.

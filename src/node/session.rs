@@ -131,6 +131,13 @@ impl Session {
         self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans
     }
 
+    /// Gives up the session and what it holds.
+    pub fn discard(&mut self) {
+        self.state = State::Broken;
+        self.input = Input::default();
+        self.output = Output::default();
+    }
+
     /// Whether it can be handed to another core now: every request answered,
     /// every reply taken.
     pub fn is_quiet(&self) -> bool {
