@@ -2,7 +2,7 @@
 //! goes to the ring. All of it runs on the core's own thread.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tracing::{info, warn};
 
 use super::clock::Clock;
@@ -27,6 +28,8 @@ const LINGER: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection over the limit is told, as redis-server words it.
 const REFUSAL: &[u8] = b"-ERR max number of clients reached (limits.connections)\r\n";
+/// The part of a core's budget that its connections may hold: one half.
+const SESSIONS_PART: u64 = 2;
 /// A stopping core counts as quiet after this long without input.
 const QUIET: Duration = Duration::from_millis(30);
 
@@ -193,6 +196,7 @@ impl Core {
         let reading = self.clock.read();
         self.now = reading.monotonic;
         self.node.set_time(reading.unix_us);
+        self.node.resume_stalled();
         let mut busy = self.handle_news();
         busy |= self.handle_mail();
         self.settle();
@@ -453,7 +457,9 @@ impl Core {
             return self.abandon(id);
         }
         connection.phase = Phase::Lingering;
-        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_WR);
+        // Directly: a shutdown on the ring is done by a worker, later, when the
+        // descriptor may be somebody else's.
+        let _ = SockRef::from(&connection.socket).shutdown(Shutdown::Write);
         if connection.receiving == Receiving::Off {
             connection.receiving = Receiving::On;
             self.ring.receive(connection.key(), connection.fd());
@@ -469,7 +475,7 @@ impl Core {
             return self.remove(id);
         }
         // Ends a send that waits for the peer, and a receive.
-        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_RDWR);
+        let _ = SockRef::from(&connection.socket).shutdown(Shutdown::Both);
         if connection.receiving == Receiving::On {
             connection.receiving = Receiving::Stopping;
             self.ring.cancel_receive(connection.key());
@@ -498,6 +504,11 @@ impl Core {
         {
             self.finish_draining();
         }
+    }
+
+    /// Whether there is mail for a core whose mailbox is full.
+    pub fn has_unsent_mail(&self) -> bool {
+        self.node.has_parcels()
     }
 
     /// When the next thing is due by the clock.
@@ -533,7 +544,11 @@ impl Core {
         let state = std::mem::replace(&mut self.stopping, Stopping::Drained);
         let ids = self.connections.ids();
         let open = ids.len();
-        ids.into_iter().for_each(|id| self.linger(id));
+        for id in ids {
+            if self.connections.by_id(id).is_some_and(|c| c.phase == Phase::Open) {
+                self.linger(id);
+            }
+        }
         if let Stopping::Draining { done, .. } = state {
             info!(connections = open, "drained");
             let _ = done.send(open);
@@ -551,6 +566,11 @@ impl Core {
     pub fn account(&mut self) {
         let connections = self.connections.capacity() * size_of::<Connection>();
         let io = RECEIVE_BYTES + (connections + self.ring.sending_bytes()) as u64;
+        let budget = self.node.shard().memory().budget_bytes;
+        let closed = self.node.shed(budget / SESSIONS_PART);
+        if closed > 0 {
+            warn!(closed, "connections held half of a core's memory: those that held most are closed");
+        }
         let reserved = io + self.node.session_bytes();
         self.node.shard().set_reserved_bytes(reserved);
     }

@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -26,6 +26,9 @@ const COMPLETIONS_MAX: u32 = 4096;
 const BUFFERS: u16 = 512;
 /// Bytes of one receive buffer.
 const BUFFER_BYTES: usize = 8 << 10;
+/// The longest buffer that is expected to be sent as it is handed over. One that the
+/// peer does not take at once completes later, and no wait may count on it.
+const INLINE_SEND_MAX: usize = 16 << 10;
 /// The id under which the kernel knows the receive buffers.
 const BUFFER_GROUP: u16 = 0;
 /// Memory that a ring holds for receiving, whatever the number of connections.
@@ -57,7 +60,6 @@ enum Kind {
     Accept = 1,
     Receive,
     Send,
-    Shutdown,
     Cancel,
     Wake,
     Poll,
@@ -65,8 +67,7 @@ enum Kind {
 
 impl Kind {
     fn of(user_data: u64) -> Option<Kind> {
-        const KINDS: [Kind; 7] =
-            [Kind::Accept, Kind::Receive, Kind::Send, Kind::Shutdown, Kind::Cancel, Kind::Wake, Kind::Poll];
+        const KINDS: [Kind; 6] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Cancel, Kind::Wake, Kind::Poll];
         KINDS.into_iter().find(|&kind| kind as u64 == user_data >> KIND_SHIFT)
     }
 }
@@ -288,7 +289,13 @@ impl Ring {
     /// Switches the eventfd on or off. Off while the core turns: then a completion costs no signal.
     pub fn notify(&mut self, on: bool) {
         let completions = self.ring.completion();
-        if on { completions.enable_eventfd() } else { completions.disable_eventfd() }
+        if on {
+            completions.enable_eventfd()
+        } else {
+            completions.disable_eventfd()
+        }
+        // The caller looks for news next: that look must not be older than the switch.
+        fence(Ordering::SeqCst);
     }
 
     #[inline]
@@ -350,14 +357,10 @@ impl Ring {
         let rest = &sending.buffer[sending.sent..];
         let len = rest.len().min(i32::MAX as usize) as u32;
         let entry = opcode::Send::new(Fd(sending.fd), rest.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
-        self.sends_queued += 1;
+        if sending.sent == 0 && sending.buffer.len() <= INLINE_SEND_MAX {
+            self.sends_queued += 1;
+        }
         self.push(&entry.user_data(pack(Kind::Send, Key { index, generation: 0 })));
-    }
-
-    /// Ends the connection in the given direction (`SHUT_WR`, `SHUT_RDWR`).
-    pub fn shutdown(&mut self, key: Key, socket: RawFd, how: i32) {
-        let entry = opcode::Shutdown::new(Fd(socket), how).build();
-        self.push(&entry.user_data(pack(Kind::Shutdown, key)).flags(squeue::Flags::SKIP_SUCCESS));
     }
 
     /// Makes another core's ring complete a wait.
@@ -457,7 +460,7 @@ impl Ring {
             }
             Kind::Wake => Some(Completion::Woken),
             Kind::Poll => Some(Completion::Readable { armed }),
-            Kind::Shutdown | Kind::Cancel => None,
+            Kind::Cancel => None,
         }
     }
 
@@ -541,6 +544,8 @@ fn forgive(result: io::Result<usize>) -> io::Result<()> {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        // A thread may register only so many rings.
+        let _ = self.ring.submitter().unregister_ring_fd();
         // Requests under way refer to memory of ours: wait until they are gone.
         let cancelled = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
         let gone = match cancelled {

@@ -99,6 +99,7 @@ impl Host {
                 self.mail[from][to].push_back(parcel);
             }
         }
+        self.nodes[from].resume_stalled();
     }
 
     /// Delivers the oldest parcel from one core to another: whether there was one.
@@ -116,6 +117,7 @@ impl Host {
                 for to in 0..self.nodes.len() {
                     any |= self.arrive(from, to);
                 }
+                any |= self.nodes[from].has_parcels();
             }
             if !any {
                 return;

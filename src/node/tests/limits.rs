@@ -74,21 +74,76 @@ fn above_the_hard_limit_the_connection_is_broken() {
     assert!(!host.wishes(&client).1);
 }
 
+/// At first few may wait for other cores; once short replies have come, more.
 #[test]
 fn forwards_that_are_not_answered_stop_a_pipeline_and_answers_resume_it() {
     let mut host = Host::new(2, LIMITS);
     let there = key_on(&host, 1, 0);
     let mut client = host.connect(0, Scope::Core);
-    let asked = 3 * FORWARDS_MAX + 7;
+    let asked = 5000;
     for _ in 0..asked {
         host.feed(&client, &words(&format!("incr {there}")));
     }
-    assert_eq!(host.nodes[0].outbox[1].requests.len(), FORWARDS_MAX);
-    assert!(!host.wishes(&client).1);
+    for window in [64, 1024, 1024] {
+        assert_eq!(host.nodes[0].outbox[1].requests.len(), window);
+        assert!(!host.wishes(&client).1);
+        host.post(0);
+        assert!(host.arrive(0, 1));
+        host.post(1);
+        assert!(host.arrive(1, 0));
+    }
     host.settle(&mut client);
     let expected: String = (1..=asked).map(|n| format!(":{n}\r\n")).collect();
     assert_eq!(String::from_utf8_lossy(&client.got), expected);
     assert!(host.wishes(&client).1);
+}
+
+/// Long replies make the window narrow, so that those under way stay within the soft limit.
+#[test]
+fn long_replies_of_other_cores_stay_near_the_soft_limit() {
+    let mut host = Host::new(2, Limits { output_soft_bytes_max: 40_000, ..LIMITS });
+    let there = key_on(&host, 1, 0);
+    let mut client = host.connect(0, Scope::Core);
+    host.ask(&mut client, request(&["set", &there, &value_of(4000)]));
+    let get = words(&format!("get {there}"));
+    host.ask(&mut client, &get);
+    host.feed(&client, &get.repeat(500));
+    host.carry();
+    let held = host.nodes[0].session(client.id).unwrap().output.total_bytes();
+    assert!((40_000..85_000).contains(&held), "{held}");
+    host.settle(&mut client);
+    assert_eq!(replies(&client.got).len(), 500);
+}
+
+/// A parcel that is full of requests makes sessions wait until it is taken; one full of
+/// replies makes the other core's requests wait. Nothing is lost or turned around.
+#[test]
+fn full_parcels_make_sessions_wait() {
+    let limits = Limits {
+        value_bytes_max: 4 << 20,
+        request_bytes_max: 256 << 20,
+        output_soft_bytes_max: 1 << 30,
+        output_hard_bytes_max: 1 << 30,
+        ..LIMITS
+    };
+    let mut host = Host::new(2, limits);
+    let there = key_on(&host, 1, 0);
+    let mut clients: Vec<_> = (0..3).map(|_| host.connect(0, Scope::Core)).collect();
+    let set = request(&["set", &there, &value_of(1 << 20)]);
+    let stream = [set.repeat(30), words(&format!("get {there}")).repeat(30)].concat();
+    for client in &clients {
+        host.feed(client, &stream);
+    }
+    assert!(host.nodes[0].outbox[1].bytes.len() <= REQUESTS_BYTES_MAX + (1 << 20) + 64);
+    assert!(host.nodes[0].outbox[1].requests.len() < 180);
+    host.carry();
+    let reply = format!("${}\r\n{}\r\n", 1 << 20, value_of(1 << 20));
+    let expected = ["+OK\r\n".repeat(30), reply.repeat(30)].concat();
+    for client in &mut clients {
+        host.settle(client);
+        assert!(client.got == expected.as_bytes(), "{} bytes", client.got.len());
+    }
+    assert!(host.nodes.iter().all(Node::all_quiet));
 }
 
 #[test]

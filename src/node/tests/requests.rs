@@ -84,7 +84,6 @@ fn on_keys() -> impl Strategy<Value = Vec<String>> {
         with_keys("del"),
         with_keys("unlink"),
         with_keys("exists"),
-        with_keys("touch"),
         with_keys("mset"),
         proptest::collection::vec((key(), value()), 1..6).prop_map(|pairs| {
             std::iter::once("MSET".to_owned()).chain(pairs.into_iter().flat_map(|(k, v)| [k, v])).collect()
