@@ -100,7 +100,7 @@ impl Output {
     /// How many requests may wait for other cores, if their replies are to stay within
     /// `bytes_max`: few until the first has come, then by the size of the latest.
     pub fn window(&self, bytes_max: usize) -> usize {
-        if self.reply_bytes == 0 { WINDOW_FIRST } else { (bytes_max / self.reply_bytes).clamp(1, WINDOW_MAX) }
+        bytes_max.checked_div(self.reply_bytes).map_or(WINDOW_FIRST, |replies| replies.clamp(1, WINDOW_MAX))
     }
 
     /// Takes the bytes to send, leaving `empty` in their place.
