@@ -115,6 +115,55 @@ fn long_replies_of_other_cores_stay_near_the_soft_limit() {
     assert_eq!(replies(&client.got).len(), 500);
 }
 
+/// Together connections hold what they may: the one that holds most goes first, and
+/// what other cores still answer it is nobody's.
+#[test]
+fn the_connections_that_hold_most_are_given_up_first() {
+    let mut host = Host::new(2, LIMITS);
+    let (here, there) = (key_on(&host, 0, 0), key_on(&host, 1, 0));
+    let mut clients: Vec<_> = (0..3).map(|_| host.connect(0, Scope::Core)).collect();
+    host.ask(&mut clients[0], request(&["set", &here, &value_of(4000)]));
+    for (client, count) in clients.iter().zip([10, 100, 1]) {
+        host.feed(client, &words(&format!("append {there} x")));
+        host.feed(client, &words(&format!("get {here}")).repeat(count));
+    }
+    host.nodes[0].end_of_input(clients[0].id);
+    assert_eq!(host.nodes[0].shed(100_000), 1);
+    let states = |host: &mut Host| [0, 1, 2].map(|i| host.wishes(&clients[i]).0);
+    assert_eq!(states(&mut host), [State::Draining, State::Broken, State::Open]);
+    assert_eq!(host.nodes[0].shed(100_000), 0);
+    host.carry();
+    assert_eq!(host.nodes[0].session(clients[1].id).unwrap().output.total_bytes(), 0);
+    for i in [0, 2] {
+        host.settle(&mut clients[i]);
+        assert_eq!(replies(&clients[i].got).len(), [11, 0, 2][i]);
+    }
+}
+
+/// Requests that wait because the replies before them fill a parcel keep their order,
+/// those of later parcels too.
+#[test]
+fn full_parcels_of_replies_turn_nothing_around() {
+    let huge = 1 << 30;
+    let limits =
+        Limits { value_bytes_max: 1 << 20, output_soft_bytes_max: huge, output_hard_bytes_max: huge, ..LIMITS };
+    let mut host = Host::new(2, limits);
+    let (big, count) = (key_on(&host, 1, 0), key_on(&host, 1, 1));
+    let mut client = host.connect(0, Scope::Core);
+    let (get, incr) = (words(&format!("get {big}")), words(&format!("incr {count}")));
+    let set = request(&["set", &big, &value_of(1 << 20)]);
+    for asked in [[set, get.repeat(40), incr.clone()].concat(), incr.repeat(2), incr] {
+        host.feed(&client, &asked);
+        host.post(0);
+        assert!(host.arrive(0, 1));
+        assert!(host.nodes[1].outbox[0].bytes.len() < REPLIES_BYTES_MAX + (2 << 20));
+    }
+    host.settle(&mut client);
+    let answers = replies(&client.got);
+    assert_eq!(answers.len(), 45);
+    assert_eq!(answers[41..], [b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n"]);
+}
+
 /// A parcel that is full of requests makes sessions wait until it is taken; one full of
 /// replies makes the other core's requests wait. Nothing is lost or turned around.
 #[test]
