@@ -99,7 +99,10 @@ fn ring_remedy(error: &io::Error) -> &'static str {
             "this kernel has none, or a seccomp profile hides it: use Linux 6.1 or newer and a profile that permits io_uring_setup"
         }
         Some(libc::EINVAL) => "this kernel is too old for it: use Linux 6.1 or newer",
-        Some(libc::ENOMEM) => "the locked-memory limit is too low: raise it with `ulimit -l` or LimitMEMLOCK=",
+        Some(libc::ENOMEM) => {
+            "the process may lock too little memory (memlock): raise it with `ulimit -l` or LimitMEMLOCK=, or grant CAP_IPC_LOCK"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "too few open files are allowed: raise that with `ulimit -n`",
         _ => "see docs/tuning-a-host.md",
     }
 }
@@ -188,7 +191,14 @@ impl Server {
             handles.push(CoreHandle { orders: orders.into(), signal: own_signal, thread: Some(thread).into() });
         }
         drop(made);
-        let rings = collect_rings(&all_made, plan.cores.len())?;
+        let rings = match collect_rings(&all_made, plan.cores.len()) {
+            Ok(rings) => rings,
+            Err(error) => {
+                // Cores that wait for the rings of the others leave.
+                drop(ring_senders);
+                return Err(first_failure(handles).unwrap_or(error));
+            }
+        };
         ring_senders.iter().for_each(|sender| drop(sender.send(rings.clone())));
         let ready = Arc::new(AtomicBool::new(true));
         Ok(Server { cores: handles, ready })
@@ -289,6 +299,23 @@ fn collect_rings(made: &Receiver<(usize, Result<RawFd, StartError>)>, cores: usi
     Ok(rings)
 }
 
+/// What an executor said that ended before its core was made.
+fn first_failure(cores: Vec<CoreHandle>) -> Option<StartError> {
+    cores.into_iter().filter_map(|core| core.thread.into_inner().ok()?).find_map(|thread| {
+        let error = match thread.join() {
+            Ok(Ok(())) => return None,
+            Ok(Err(error)) => error,
+            Err(error) => io::Error::from(error),
+        };
+        // A number from the system was the answer to the executor's own rings.
+        Some(if error.raw_os_error().is_some() {
+            StartError::Ring(error)
+        } else {
+            StartError::Thread(error.to_string())
+        })
+    })
+}
+
 fn limits(plan: &Plan) -> Limits {
     let limits = &plan.limits;
     Limits {
@@ -338,7 +365,12 @@ fn spawn(setup: CoreSetup) -> Result<ExecutorJoinHandle<io::Result<()>>, StartEr
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .spawn(move || run_core(setup))
-        .map_err(|error| StartError::Thread(error.to_string()))
+        .map_err(|error| match io::Error::from(error) {
+            error if error.raw_os_error() == Some(libc::EAGAIN) => {
+                StartError::Thread(format!("{error}: raise `ulimit -u` or systemd's TasksMax="))
+            }
+            error => StartError::Thread(error.to_string()),
+        })
 }
 
 /// A core's thread, from its memory to its last turn.
@@ -360,6 +392,8 @@ async fn run_core(setup: CoreSetup) -> io::Result<()> {
     let parking = eventfd()?;
     ring.register_eventfd(std::os::fd::AsRawFd::as_raw_fd(&parking))?;
     let _ = made.send((plan.index, Ok(ring.descriptor())));
+    // Whoever collects the rings must notice when another core ends without a word.
+    drop(made);
     let Ok(all_rings) = rings.recv() else { return Ok(()) };
     mesh.set_rings(all_rings);
     let listeners = sockets.into_iter().map(|(socket, scope)| Listener::new(socket, scope)).collect();
