@@ -156,7 +156,7 @@ impl ReplySink for Encoder<'_> {
 
     fn refused(&mut self, error: OpError) {
         match error {
-            OpError::InvalidExpire => self.error(&format!("ERR invalid expire time in '{}' command", self.command)),
+            OpError::InvalidExpire => self.error(format!("ERR invalid expire time in '{}' command", self.command)),
             _ => self.error(error.message()),
         }
     }
