@@ -31,6 +31,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    // First of all, so that a signal during the start is kept until it is over and then ends it in order.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let config = cli.load()?;
     if cli.print_config {
         print!("{}", config.print());
@@ -42,8 +44,6 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     logging::init(&plan.log)?;
-    // Before any thread starts, so that every core's thread leaves them to this one.
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
     stop_on_panic();
     rlimit::increase_nofile_limit(plan.file_descriptors)?;
     raise_locked_memory(plan.cores.len() as u64)?;
