@@ -6,6 +6,8 @@
 #[cfg(feature = "server")]
 mod differential;
 #[cfg(feature = "server")]
+mod faults;
+#[cfg(feature = "server")]
 mod generator;
 #[cfg(feature = "server")]
 mod harness;
