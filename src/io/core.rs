@@ -2,7 +2,7 @@
 //! goes to the ring. All of it runs on the core's own thread.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -453,7 +453,7 @@ impl Core {
             return self.abandon(id);
         }
         connection.phase = Phase::Lingering;
-        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_WR);
+        connection.shutdown(Shutdown::Write);
         if connection.receiving == Receiving::Off {
             connection.receiving = Receiving::On;
             self.ring.receive(connection.key(), connection.fd());
@@ -469,7 +469,7 @@ impl Core {
             return self.remove(id);
         }
         // Ends a send that waits for the peer, and a receive.
-        self.ring.shutdown(connection.key(), connection.fd(), libc::SHUT_RDWR);
+        connection.shutdown(Shutdown::Both);
         if connection.receiving == Receiving::On {
             connection.receiving = Receiving::Stopping;
             self.ring.cancel_receive(connection.key());

@@ -60,7 +60,6 @@ enum Kind {
     Accept = 1,
     Receive,
     Send,
-    Shutdown,
     Cancel,
     Wake,
     Poll,
@@ -68,8 +67,7 @@ enum Kind {
 
 impl Kind {
     fn of(user_data: u64) -> Option<Kind> {
-        const KINDS: [Kind; 7] =
-            [Kind::Accept, Kind::Receive, Kind::Send, Kind::Shutdown, Kind::Cancel, Kind::Wake, Kind::Poll];
+        const KINDS: [Kind; 6] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Cancel, Kind::Wake, Kind::Poll];
         KINDS.into_iter().find(|&kind| kind as u64 == user_data >> KIND_SHIFT)
     }
 }
@@ -359,12 +357,6 @@ impl Ring {
         self.push(&entry.user_data(pack(Kind::Send, Key { index, generation: 0 })));
     }
 
-    /// Ends the connection in the given direction (`SHUT_WR`, `SHUT_RDWR`).
-    pub fn shutdown(&mut self, key: Key, socket: RawFd, how: i32) {
-        let entry = opcode::Shutdown::new(Fd(socket), how).build();
-        self.push(&entry.user_data(pack(Kind::Shutdown, key)).flags(squeue::Flags::SKIP_SUCCESS));
-    }
-
     /// Makes another core's ring complete a wait.
     pub fn wake(&mut self, ring: RawFd) {
         let wake = pack(Kind::Wake, Key { index: 0, generation: 0 });
@@ -462,7 +454,7 @@ impl Ring {
             }
             Kind::Wake => Some(Completion::Woken),
             Kind::Poll => Some(Completion::Readable { armed }),
-            Kind::Shutdown | Kind::Cancel => None,
+            Kind::Cancel => None,
         }
     }
 

@@ -328,7 +328,7 @@ fn a_peer_that_has_ended_its_side_still_gets_what_we_send() {
     assert!(matches!(desk.received(), (ONE, Received::End, false)));
     desk.ring.send(ONE, ours.as_raw_fd(), b"still here".to_vec());
     desk.sent().2.unwrap();
-    desk.ring.shutdown(ONE, ours.as_raw_fd(), libc::SHUT_WR);
+    ours.shutdown(Shutdown::Write).unwrap();
     desk.assert_quiet();
     let mut got = Vec::new();
     peer.read_to_end(&mut got).unwrap();
@@ -343,7 +343,7 @@ fn a_send_to_a_peer_that_never_reads_waits_until_it_is_shut_down() {
     desk.ring.send(ONE, ours.as_raw_fd(), pattern(32 * MIB));
     desk.assert_quiet();
     assert_eq!(desk.ring.sending_bytes(), 32 * MIB);
-    desk.ring.shutdown(ONE, ours.as_raw_fd(), libc::SHUT_RDWR);
+    ours.shutdown(Shutdown::Both).unwrap();
     let (mut sent, mut ended) = (0, 0);
     for _ in 0..2 {
         match desk.next() {
