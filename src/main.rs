@@ -14,8 +14,7 @@ use ringfence::control::cli::Cli;
 use ringfence::control::host::HostFacts;
 use ringfence::control::logging;
 use ringfence::control::plan::Plan;
-use ringfence::engine::Shard;
-use ringfence::io::Server;
+use ringfence::io::{CORE_MEMORY, Server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,7 +37,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         print!("{}", config.print());
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = config.plan(&HostFacts::read()?, Shard::BUDGET_BYTES_MIN)?;
+    let plan = config.plan(&HostFacts::read()?, CORE_MEMORY)?;
     if cli.check_config {
         print!("{plan}");
         return Ok(ExitCode::SUCCESS);
@@ -58,6 +57,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     });
     let admin = admin.transpose()?;
     announce(&plan);
+    let watched = server.clone();
+    std::thread::spawn(move || end_with_a_core(&watched));
     let signal = signals.forever().next();
     info!(signal, "stopping");
     let in_order = server.stop();
@@ -100,6 +101,14 @@ fn stop_on_panic() {
         eprintln!("ringfence: stopped by the panic above: please report it with these lines");
         std::process::abort();
     }));
+}
+
+/// A core that ends would leave its keys unreachable as well.
+fn end_with_a_core(server: &Server) {
+    if let Some((core, reason)) = server.watch() {
+        eprintln!("ringfence: core {core} ended: {reason}");
+        std::process::exit(1);
+    }
 }
 
 fn announce(plan: &Plan) {

@@ -16,7 +16,8 @@ impl Span {
     /// The range from `start` to `end`.
     #[inline]
     pub fn new(start: usize, end: usize) -> Self {
-        debug_assert!(start <= end && u32::try_from(end).is_ok());
+        // A place beyond 4 GiB would wrap around and name somebody else's bytes.
+        assert!(start <= end && end <= u32::MAX as usize, "a span must lie within 4 GiB");
         Self { start: start as u32, end: end as u32 }
     }
 

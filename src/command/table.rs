@@ -49,7 +49,7 @@ pub enum Gather {
     Pairs,
     /// The sum of deletions (`DEL`, `UNLINK`).
     Deleted,
-    /// The number of existing keys, repetitions counted (`EXISTS`, `TOUCH`).
+    /// The number of existing keys, repetitions counted (`EXISTS`).
     Existing,
 }
 
@@ -359,7 +359,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 68] = [
+const ROWS: [Spec; 67] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -426,7 +426,6 @@ const ROWS: [Spec; 68] = [
     row("cluster|keyslot", 3, ALWAYS, Cluster, "3.0.0", "O(N) with N bytes", Session(S::ClusterKeySlot), "Answers the slot of a key."),
     row("cluster|countkeysinslot", 3, ALWAYS, Cluster, "3.0.0", "O(1)", Action::Sweep(Sweep::CountKeysInSlot), "Answers the number of keys in a slot."),
     row("cluster|help", 2, ALWAYS, Cluster, "5.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
-    row("touch", -2, READ_FAST, Generic, "3.2.1", "O(N) with N keys", Keys(Gather::Existing), "Marks keys as used and answers how many exist."),
     row("getset", 3, STORE_FAST, Str, "1.0.0", "O(1)", Key(syntax::getset), "Stores a value and answers the one before; SET with GET is newer."),
 ];
 

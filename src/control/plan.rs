@@ -111,17 +111,26 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+/// How much memory a core can work with.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreMemory {
+    /// Bytes without which it cannot.
+    pub least: u64,
+    /// Bytes beyond which it cannot use more.
+    pub most: u64,
+}
+
 impl Config {
-    /// Resolves this configuration for a host. `core_memory_min` is the least
-    /// memory with which a core can work.
+    /// Resolves this configuration for a host. `core_memory` is how much memory a
+    /// core needs, and how much it can use.
     ///
     /// # Errors
     /// If the host cannot give what the configuration asks for.
-    pub fn plan(&self, facts: &HostFacts, core_memory_min: u64) -> Result<Plan, ConfigError> {
+    pub fn plan(&self, facts: &HostFacts, core_memory: CoreMemory) -> Result<Plan, ConfigError> {
         let mut notes = Vec::new();
         let cpus = self.plan_cpus(facts, &mut notes)?;
         self.check_overrides(&cpus)?;
-        let memory = self.plan_memory(&cpus, facts, core_memory_min)?;
+        let memory = self.plan_memory(&cpus, facts, core_memory, &mut notes)?;
         self.check_addresses(&memory, facts)?;
         let slots = self.plan_slots(&cpus)?;
         let ports = self.plan_ports(cpus.len())?;

@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// The longest key accepted: what a header describes, and half a segment holds.
-    pub(super) fn key_bytes_max(&self) -> usize {
+    pub fn key_bytes_max(&self) -> usize {
         KEY_BYTES_MAX.min(self.arena.segment_bytes() / 2)
     }
 

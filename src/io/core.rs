@@ -27,6 +27,8 @@ const LINGER: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection over the limit is told, as redis-server words it.
 const REFUSAL: &[u8] = b"-ERR max number of clients reached (limits.connections)\r\n";
+/// The part of a core's budget that its connections may hold: one half.
+const SESSIONS_PART: u64 = 2;
 /// A stopping core counts as quiet after this long without input.
 const QUIET: Duration = Duration::from_millis(30);
 
@@ -193,6 +195,7 @@ impl Core {
         let reading = self.clock.read();
         self.now = reading.monotonic;
         self.node.set_time(reading.unix_us);
+        self.node.resume_stalled();
         let mut busy = self.handle_news();
         busy |= self.handle_mail();
         self.settle();
@@ -500,6 +503,11 @@ impl Core {
         }
     }
 
+    /// Whether there is mail for a core whose mailbox is full.
+    pub fn has_unsent_mail(&self) -> bool {
+        self.node.has_parcels()
+    }
+
     /// When the next thing is due by the clock.
     pub fn next_due(&self) -> Option<Duration> {
         let lingering = self.lingering.front().map(|(due, _)| *due);
@@ -533,7 +541,11 @@ impl Core {
         let state = std::mem::replace(&mut self.stopping, Stopping::Drained);
         let ids = self.connections.ids();
         let open = ids.len();
-        ids.into_iter().for_each(|id| self.linger(id));
+        for id in ids {
+            if self.connections.by_id(id).is_some_and(|c| c.phase == Phase::Open) {
+                self.linger(id);
+            }
+        }
         if let Stopping::Draining { done, .. } = state {
             info!(connections = open, "drained");
             let _ = done.send(open);
@@ -551,6 +563,11 @@ impl Core {
     pub fn account(&mut self) {
         let connections = self.connections.capacity() * size_of::<Connection>();
         let io = RECEIVE_BYTES + (connections + self.ring.sending_bytes()) as u64;
+        let budget = self.node.shard().memory().budget_bytes;
+        let closed = self.node.shed(budget / SESSIONS_PART);
+        if closed > 0 {
+            warn!(closed, "connections held half of a core's memory: those that held most are closed");
+        }
         let reserved = io + self.node.session_bytes();
         self.node.shard().set_reserved_bytes(reserved);
     }

@@ -136,7 +136,7 @@ impl Loop {
             return Ok(Step::Leave);
         }
         pace.note(busy, core.events(), now);
-        if now.saturating_sub(pace.last_yield) >= YIELD_AFTER || self.backlog.get() && !busy {
+        if now.saturating_sub(pace.last_yield) >= YIELD_AFTER || self.backlog.get() && !busy || core.has_unsent_mail() {
             core.ring().submit()?;
             pace.last_yield = now;
             return Ok(Step::Yield);
@@ -146,7 +146,7 @@ impl Loop {
             Idle::Busy => core.ring().submit()?,
             Idle::Adaptive if quiet < self.policy.spin && pace.spinning_pays(self.policy.spin) => {
                 core.ring().submit()?;
-                spin(&mut core, pace.last_work + self.policy.spin);
+                spin(&mut core, (pace.last_work + self.policy.spin).min(now + YIELD_AFTER));
             }
             Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => wait(&mut core, pace.gather(self.policy.gather))?,
             Idle::Adaptive | Idle::Park => {

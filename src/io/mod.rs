@@ -19,4 +19,4 @@ pub mod mesh;
 pub mod ring;
 mod server;
 
-pub use server::{Server, StartError};
+pub use server::{CORE_MEMORY, Server, StartError};

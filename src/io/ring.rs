@@ -15,7 +15,7 @@ mod tests;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -29,6 +29,9 @@ const COMPLETIONS_MAX: u32 = 4096;
 const BUFFERS: u16 = 512;
 /// Bytes of one receive buffer.
 const BUFFER_BYTES: usize = 8 << 10;
+/// The longest buffer that is expected to be sent as it is handed over. One that the
+/// peer does not take at once completes later, and no wait may count on it.
+const INLINE_SEND_MAX: usize = 16 << 10;
 /// The id under which the kernel knows the receive buffers.
 const BUFFER_GROUP: u16 = 0;
 /// Memory that a ring holds for receiving, whatever the number of connections.
@@ -291,7 +294,13 @@ impl Ring {
     /// Switches the eventfd on or off. Off while the core turns: then a completion costs no signal.
     pub fn notify(&mut self, on: bool) {
         let completions = self.ring.completion();
-        if on { completions.enable_eventfd() } else { completions.disable_eventfd() }
+        if on {
+            completions.enable_eventfd()
+        } else {
+            completions.disable_eventfd()
+        }
+        // The caller looks for news next: that look must not be older than the switch.
+        fence(Ordering::SeqCst);
     }
 
     #[inline]
@@ -353,7 +362,9 @@ impl Ring {
         let rest = &sending.buffer[sending.sent..];
         let len = rest.len().min(i32::MAX as usize) as u32;
         let entry = opcode::Send::new(Fd(sending.fd), rest.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
-        self.sends_queued += 1;
+        if sending.sent == 0 && sending.buffer.len() <= INLINE_SEND_MAX {
+            self.sends_queued += 1;
+        }
         self.push(&entry.user_data(pack(Kind::Send, Key { index, generation: 0 })));
     }
 

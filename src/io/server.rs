@@ -1,31 +1,37 @@
 //! Start and stop of all cores, and the control thread's view of them.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
 
-use super::clock::{random_seed, unix_us};
+use super::clock::{Deadline, random_seed, unix_us};
 use super::core::{ConnectionLimit, Core, Listener, Order, Parts};
 use super::idle::{IdlePolicy, Loop};
 use super::listen::{check_free, listen};
 use super::mesh::Mesh;
-use super::ring::{Ring, eventfd};
+use super::ring::{RECEIVE_BYTES, Ring, eventfd};
 use crate::base::{KeyHasher, UnixMillis};
 use crate::control::admin::CoreDirectory;
-use crate::control::plan::{CorePlan, Plan};
+use crate::control::plan::{CoreMemory, CorePlan, Plan};
 use crate::engine::{EngineError, Policy, Shard, ShardConfig};
 use crate::node::session::Scope;
 use crate::node::stats::CoreSnapshot;
 use crate::node::topology::{Topology, TopologyError};
 use crate::node::{Limits, Node, NodeConfig, ServerInfo};
+
+/// The memory of a core: at least what the engine needs, its receive buffers, and as
+/// much again for replies under way; at most what the engine can address.
+pub const CORE_MEMORY: CoreMemory =
+    CoreMemory { least: Shard::BUDGET_BYTES_MIN + 2 * RECEIVE_BYTES, most: Shard::BUDGET_BYTES_MAX };
 
 /// Shares of a core's time: what the data path gets, and what everything else gets.
 const DATA_SHARES: usize = 1000;
@@ -90,6 +96,20 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+impl StartError {
+    /// The same, or what the thread's executor said if that is all there is to say.
+    fn or_else(self, failed: Option<glommio::GlommioError<()>>) -> Self {
+        match (self, failed) {
+            (StartError::Thread(_), Some(error)) => match io::Error::from(error) {
+                // A number from the system was the answer to the executor's own rings.
+                error if error.raw_os_error().is_some() => StartError::Ring(error),
+                error => StartError::Thread(error.to_string()),
+            },
+            (error, _) => error,
+        }
+    }
+}
+
 fn ring_remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
@@ -110,13 +130,13 @@ fn ring_remedy(error: &io::Error) -> &'static str {
 /// A running server. Orders go to its cores by channel, each followed by a signal.
 pub struct Server {
     cores: Vec<CoreHandle>,
-    ready: Arc<AtomicBool>,
+    ready: AtomicBool,
+    ended: Mutex<Receiver<(usize, Option<String>)>>,
 }
 
 struct CoreHandle {
-    orders: std::sync::Mutex<Sender<Order>>,
+    orders: Mutex<Sender<Order>>,
     signal: UnixStream,
-    thread: std::sync::Mutex<Option<ExecutorJoinHandle<io::Result<()>>>>,
 }
 
 /// What a core needs from outside its own thread.
@@ -133,6 +153,8 @@ struct CoreSetup {
     bind: std::net::IpAddr,
     /// Where the core says that it is made, with its ring, or why not.
     made: Sender<(usize, Result<RawFd, StartError>)>,
+    /// Where it says that it has ended, and why if it should not have.
+    ended: Sender<(usize, Option<String>)>,
     /// Where it learns all rings.
     rings: Receiver<Vec<RawFd>>,
 }
@@ -150,9 +172,10 @@ impl Server {
         let mut sockets = open_sockets(plan)?;
         let limit = Arc::new(ConnectionLimit { open: AtomicUsize::new(0), max: plan.limits.connections });
         let (made, all_made) = channel();
+        let (ended, all_ended) = channel();
         let started_at = UnixMillis(unix_us() / 1000);
         let run_id = format!("{:016x}{:016x}{:08x}", random_seed(), random_seed(), std::process::id());
-        let (mut handles, mut ring_senders) = (Vec::new(), Vec::new());
+        let (mut handles, mut ring_senders, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for (core, mesh) in plan.cores.iter().zip(Mesh::build(plan.cores.len())) {
             let (orders, order_receiver) = channel();
             let (rings, ring_receiver) = channel();
@@ -184,24 +207,25 @@ impl Server {
                 idle: IdlePolicy { mode: plan.idle, spin: plan.spin, gather: plan.gather },
                 bind: plan.listen.bind,
                 made: made.clone(),
+                ended: ended.clone(),
                 rings: ring_receiver,
             };
-            let thread = spawn(setup)?;
+            threads.push(spawn(setup)?);
             ring_senders.push(rings);
-            handles.push(CoreHandle { orders: orders.into(), signal: own_signal, thread: Some(thread).into() });
+            handles.push(CoreHandle { orders: orders.into(), signal: own_signal });
         }
-        drop(made);
+        drop((made, ended));
         let rings = match collect_rings(&all_made, plan.cores.len()) {
             Ok(rings) => rings,
             Err(error) => {
-                // Cores that wait for the rings of the others leave.
+                // The cores that were made end when their senders are gone.
                 drop(ring_senders);
-                return Err(first_failure(handles).unwrap_or(error));
+                let failed = threads.into_iter().find_map(|thread| thread.join().err());
+                return Err(error.or_else(failed));
             }
         };
         ring_senders.iter().for_each(|sender| drop(sender.send(rings.clone())));
-        let ready = Arc::new(AtomicBool::new(true));
-        Ok(Server { cores: handles, ready })
+        Ok(Server { cores: handles, ready: AtomicBool::new(true), ended: all_ended.into() })
     }
 
     fn order(&self, core: &CoreHandle, order: Order) {
@@ -212,20 +236,28 @@ impl Server {
         let _ = (&core.signal).write(&[1]);
     }
 
-    /// Accepts no more, answers what has arrived, closes, and waits for all threads.
-    /// Takes less than a second. Answers whether every core ended in order.
+    /// Waits until a core ends although nobody told it to. Answers which, and why; `None`
+    /// when the server is stopping.
+    pub fn watch(&self) -> Option<(usize, String)> {
+        let (core, reason) = self.ended.lock().ok()?.recv().ok()?;
+        let reason = reason.unwrap_or_else(|| "it ended".into());
+        self.ready().then_some((core, reason))
+    }
+
+    /// Accepts no more, answers what has arrived and closes, all within a second.
+    /// Answers whether every core was done in time. What is left ends with the process.
     pub fn stop(&self) -> bool {
         self.ready.store(false, Ordering::Relaxed);
+        let end = Deadline::after(DRAIN_TIME + LEAVE_TIME);
         let (done, all_done) = channel();
         self.cores.iter().for_each(|core| self.order(core, Order::Stop(DRAIN_TIME, done.clone())));
         drop(done);
         // Cores forward to each other until all are done, so none leaves before.
-        let drained = (0..self.cores.len()).all(|_| all_done.recv_timeout(DRAIN_TIME + LEAVE_TIME).is_ok());
+        let drained = self.cores.iter().filter(|_| all_done.recv_timeout(end.left()).is_ok()).count();
         std::thread::sleep(LEAVE_TIME / 4);
         self.cores.iter().for_each(|core| self.order(core, Order::Leave));
-        let threads = self.cores.iter().filter_map(|core| core.thread.lock().ok()?.take());
-        let results: Vec<_> = threads.map(|thread| matches!(thread.join(), Ok(Ok(())))).collect();
-        drained && results.into_iter().all(|ended| ended)
+        std::thread::sleep(LEAVE_TIME / 4);
+        drained == self.cores.len()
     }
 }
 
@@ -235,7 +267,7 @@ impl CoreDirectory for Server {
         self.cores.iter().for_each(|core| self.order(core, Order::Snapshot(answer.clone())));
         drop(answer);
         let mut snapshots: Vec<Option<CoreSnapshot>> = self.cores.iter().map(|_| None).collect();
-        let end = super::clock::Deadline::after(timeout);
+        let end = Deadline::after(timeout);
         while snapshots.iter().any(Option::is_none) {
             let Ok(snapshot) = answers.recv_timeout(end.left()) else { break };
             let core = snapshot.core;
@@ -299,23 +331,6 @@ fn collect_rings(made: &Receiver<(usize, Result<RawFd, StartError>)>, cores: usi
     Ok(rings)
 }
 
-/// What an executor said that ended before its core was made.
-fn first_failure(cores: Vec<CoreHandle>) -> Option<StartError> {
-    cores.into_iter().filter_map(|core| core.thread.into_inner().ok()?).find_map(|thread| {
-        let error = match thread.join() {
-            Ok(Ok(())) => return None,
-            Ok(Err(error)) => error,
-            Err(error) => io::Error::from(error),
-        };
-        // A number from the system was the answer to the executor's own rings.
-        Some(if error.raw_os_error().is_some() {
-            StartError::Ring(error)
-        } else {
-            StartError::Thread(error.to_string())
-        })
-    })
-}
-
 fn limits(plan: &Plan) -> Limits {
     let limits = &plan.limits;
     Limits {
@@ -373,33 +388,59 @@ fn spawn(setup: CoreSetup) -> Result<ExecutorJoinHandle<io::Result<()>>, StartEr
         })
 }
 
-/// A core's thread, from its memory to its last turn.
+/// A core's thread, from its memory to its last turn. Whatever happens, somebody is
+/// told: the start if it was not made yet, otherwise whoever watches for its end.
 async fn run_core(setup: CoreSetup) -> io::Result<()> {
-    let CoreSetup { plan, node, shard, sockets, mut mesh, orders, order_signal, limit, idle, bind, made, rings } =
-        setup;
-    // Made here so that the memory is touched first by the core that uses it.
-    let parts = Ring::new().map_err(StartError::Ring).and_then(|ring| {
-        let shard = Shard::new(shard).map_err(|error| StartError::Memory { core: plan.index, error })?;
-        Ok((ring, shard))
-    });
-    let (ring, shard) = match parts {
-        Ok(parts) => parts,
+    let index = setup.plan.index;
+    let (made, ended) = (setup.made.clone(), setup.ended.clone());
+    let result = match make_core(setup) {
+        Ok((core, ring, rings, parking, idle)) => {
+            let _ = made.send((index, Ok(ring)));
+            // Others wait until every sender is gone.
+            drop(made);
+            match rings.recv() {
+                Ok(rings) => turn_core(core, rings, parking, idle).await,
+                // Another core was not made: there is nothing to run for.
+                Err(_) => return Ok(()),
+            }
+        }
         Err(error) => {
-            let _ = made.send((plan.index, Err(error)));
+            let _ = made.send((index, Err(error)));
             return Ok(());
         }
     };
-    let parking = eventfd()?;
-    ring.register_eventfd(std::os::fd::AsRawFd::as_raw_fd(&parking))?;
-    let _ = made.send((plan.index, Ok(ring.descriptor())));
-    // Whoever collects the rings must notice when another core ends without a word.
-    drop(made);
-    let Ok(all_rings) = rings.recv() else { return Ok(()) };
-    mesh.set_rings(all_rings);
-    let listeners = sockets.into_iter().map(|(socket, scope)| Listener::new(socket, scope)).collect();
-    let node = Node::new(node, shard);
-    let core = Core::new(Parts { ring, node, mesh, listeners, bind, orders, order_signal, limit });
-    let this = Loop::new(core, idle);
+    let _ = ended.send((index, result.as_ref().err().map(ToString::to_string)));
+    result
+}
+
+type Made = (Parts, RawFd, Receiver<Vec<RawFd>>, File, IdlePolicy);
+
+/// Makes everything a core needs, on its own thread: its memory is touched first by
+/// the core that uses it, and its ring belongs to this thread.
+fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
+    let ring = Ring::new().map_err(StartError::Ring)?;
+    let shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
+    let parking = eventfd().map_err(StartError::Ring)?;
+    ring.register_eventfd(parking.as_raw_fd()).map_err(StartError::Ring)?;
+    let descriptor = ring.descriptor();
+    let listeners = setup.sockets.into_iter().map(|(socket, scope)| Listener::new(socket, scope)).collect();
+    let parts = Parts {
+        ring,
+        node: Node::new(setup.node, shard),
+        mesh: setup.mesh,
+        listeners,
+        bind: setup.bind,
+        orders: setup.orders,
+        order_signal: setup.order_signal,
+        limit: setup.limit,
+    };
+    Ok((parts, descriptor, setup.rings, parking, setup.idle))
+}
+
+/// Turns a core until it is told to leave.
+async fn turn_core(mut parts: Parts, rings: Vec<RawFd>, parking: File, idle: IdlePolicy) -> io::Result<()> {
+    parts.mesh.set_rings(rings);
+    let this = Loop::new(Core::new(parts), idle);
     let executor = glommio::executor();
     let data = executor.create_task_queue(Shares::Static(DATA_SHARES), Latency::NotImportant, "data");
     let background = executor.create_task_queue(Shares::Static(BACKGROUND_SHARES), Latency::NotImportant, "background");

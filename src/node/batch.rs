@@ -13,6 +13,8 @@ use crate::protocol::resp::{Encoder, Frame, Parser, Progress, ProtocolError, Ski
 
 /// Requests in one batch: enough misses in flight, and their lines still in the first-level cache.
 const BATCH_MAX: usize = 64;
+/// Arguments for which room is kept from one batch to the next.
+const SPANS_KEPT_MAX: usize = 4096;
 /// Arguments that an unfinished request must have for its state to be worth keeping.
 const PARTIAL_SPANS_MIN: usize = 32;
 
@@ -56,6 +58,7 @@ impl Node {
     /// Executes whole requests of the session's own input for as long as it may run.
     pub(super) fn run_input(&mut self, id: ConnId, session: &mut Session) {
         if !self.may_run(session) {
+            self.note_stalled(id, session);
             return;
         }
         if session.input.bytes().len() >= session.need {
@@ -114,8 +117,17 @@ impl Node {
                 Stop::Malformed(error) => self.refuse_protocol(session, error),
             }
         }
+        self.note_stalled(id, session);
+        batch.spans.shrink_to(SPANS_KEPT_MAX);
         self.batch = batch;
         consumed
+    }
+
+    /// Remembers a session that waits for room in a parcel.
+    fn note_stalled(&mut self, id: ConnId, session: &Session) {
+        if self.congested && session.state == State::Open {
+            self.stalled.push(id);
+        }
     }
 
     /// Starts the memory reads of a batch: first the slots, then what they point at.

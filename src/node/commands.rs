@@ -13,6 +13,9 @@ use crate::protocol::resp::{Encoder, Version};
 /// for a version get to see.
 pub(super) const REDIS_VERSION: &str = "7.0.15";
 
+/// The longest name of a connection, which is kept as long as it lives.
+const NAME_BYTES_MAX: usize = 1024;
+
 impl Node {
     pub(super) fn on_session(
         &mut self,
@@ -182,6 +185,9 @@ fn select(session: &mut Session, args: Args<'_>) -> Result<(), SyntaxError> {
 
 /// Names stand in lines of `CLIENT LIST`, so they hold printable characters only.
 fn check_name(name: &[u8]) -> Result<(), SyntaxError> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(SyntaxError::Other("ERR a client name has 1024 bytes at most"));
+    }
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         Ok(())
     } else {

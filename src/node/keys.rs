@@ -1,11 +1,11 @@
 //! Commands on keys: executed here when this core owns the key, otherwise sent to
 //! its owner. Commands on several keys are split and their answers gathered.
 
-use super::Node;
 use super::batch::{reply, wrong_arity};
 use super::mailbox::{ConnId, Request, Token, Work};
 use super::output::Join;
 use super::session::{Scope, Session};
+use super::{Node, REQUESTS_BYTES_MAX, SPARE_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
 use crate::command::{Args, Op, OpError, ReplySink, SyntaxError, Value, syntax};
 use crate::engine::At;
@@ -66,6 +66,7 @@ impl Node {
         self.counters.forwards += 1;
         let parcel = &mut self.outbox[owner];
         let (key, bytes) = (parcel.put(key), parcel.put(op.bytes()));
+        self.congested |= parcel.bytes.len() > REQUESTS_BYTES_MAX;
         let work = Work::Key { at, key, op: op.with_bytes(b""), bytes };
         self.send_request(owner, Request { token, version, command, work });
     }
@@ -105,7 +106,16 @@ impl Node {
             let mut out = Encoder::new(session.output.buffer(), version, spec.name);
             if gather == Gather::List {
                 out.array(places.len());
-                calls.for_each(|((at, _), key, op)| self.shard.execute(at, key, op, self.now, &mut out));
+                let max = self.limits.output_hard_bytes_max;
+                for ((at, _), key, op) in calls {
+                    self.shard.execute(at, key, op, self.now, &mut out);
+                    if out.len() > max {
+                        self.counters.limit_errors += 1;
+                        out.restart();
+                        out.error(format!("ERR a reply exceeds limits.output_hard_bytes ({max})"));
+                        break;
+                    }
+                }
             } else {
                 let mut tally = Tally::default();
                 calls.for_each(|((at, _), key, op)| self.shard.execute(at, key, op, self.now, &mut tally));
@@ -120,6 +130,7 @@ impl Node {
         }
         self.steer(session, places[0].1);
         places.clear();
+        places.shrink_to(SPARE_BYTES_MAX);
         self.places_scratch = places;
     }
 
@@ -147,7 +158,7 @@ impl Node {
         scratch.clear();
         self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, session.version, command));
         session.output.fill(token.sequence, token.part, &scratch);
-        self.scratch = scratch;
+        self.keep_scratch(scratch);
     }
 }
 

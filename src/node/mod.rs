@@ -24,6 +24,8 @@ pub mod topology;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+
 use batch::Batch;
 use mailbox::{Body, ConnId, Parcel, Request, Token, Work};
 use session::{Scope, Session, State};
@@ -83,11 +85,21 @@ pub struct NodeConfig {
     pub hasher: KeyHasher,
 }
 
-/// Requests of one connection that may wait for other cores at a time.
-const FORWARDS_MAX: usize = 1024;
+/// Bytes of replies in one parcel above which the rest of the requests waits for the next.
+const REPLIES_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one parcel above which no session adds another request.
+const REQUESTS_BYTES_MAX: usize = 64 << 20;
+/// Values of the largest size that connections may always hold together.
+const VALUES_HELD_MIN: u64 = 4;
 /// Spare output buffers kept, and the largest that is worth keeping.
 const SPARE_BUFFERS_MAX: usize = 512;
 const SPARE_BYTES_MAX: usize = 64 << 10;
+
+/// Requests of another core that are not executed yet, and their bytes.
+struct Deferred {
+    requests: std::vec::IntoIter<Request>,
+    bytes: Vec<u8>,
+}
 
 /// A place in the table of sessions.
 #[derive(Default)]
@@ -111,6 +123,12 @@ pub struct Node {
     /// Sessions with something for the io room, each once.
     listed: Vec<ConnId>,
     outbox: Vec<Parcel>,
+    /// For each core, its requests that wait until the replies before them are taken.
+    deferred: Vec<VecDeque<Deferred>>,
+    /// Whether a parcel is so full of requests that sessions must wait.
+    congested: bool,
+    /// The sessions that do.
+    stalled: Vec<ConnId>,
     batch: Batch,
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
@@ -123,7 +141,8 @@ pub struct Node {
 impl Node {
     /// A core with no connections.
     pub fn new(config: NodeConfig, shard: Shard) -> Self {
-        let NodeConfig { core, topology, limits, server, hasher } = config;
+        let NodeConfig { core, topology, mut limits, server, hasher } = config;
+        limits.key_bytes_max = limits.key_bytes_max.min(shard.key_bytes_max());
         let cores = topology.cores().len();
         Self {
             core,
@@ -136,6 +155,9 @@ impl Node {
             sessions_opened: 0,
             listed: Vec::new(),
             outbox: (0..cores).map(|_| Parcel::default()).collect(),
+            deferred: (0..cores).map(|_| VecDeque::new()).collect(),
+            congested: false,
+            stalled: Vec::new(),
             batch: Batch::default(),
             scratch: Vec::new(),
             places_scratch: Vec::new(),
@@ -356,13 +378,44 @@ impl Node {
     /// Whether another request may be executed for this session.
     #[inline]
     fn may_run(&self, session: &Session) -> bool {
-        may_run(session, self.limits.output_soft_bytes_max)
+        !self.congested && may_run(session, self.limits.output_soft_bytes_max)
     }
 
     /// What is for `core`, if anything.
     #[inline]
     pub fn take_parcel(&mut self, core: usize) -> Option<Parcel> {
-        if self.outbox[core].is_empty() { None } else { Some(std::mem::take(&mut self.outbox[core])) }
+        if self.outbox[core].is_empty() {
+            return None;
+        }
+        let parcel = std::mem::take(&mut self.outbox[core]);
+        self.congested = false;
+        while let Some(mut waiting) = self.deferred[core].pop_front() {
+            self.serve_some(core, &mut waiting);
+            if waiting.requests.len() > 0 {
+                self.deferred[core].push_front(waiting);
+                break;
+            }
+        }
+        Some(parcel)
+    }
+
+    /// Goes on with the sessions that waited for room in a parcel.
+    pub fn resume_stalled(&mut self) {
+        if !self.congested && !self.stalled.is_empty() {
+            std::mem::take(&mut self.stalled).into_iter().for_each(|id| self.resume(id));
+        }
+    }
+
+    /// Whether any parcel waits to be taken.
+    pub fn has_parcels(&self) -> bool {
+        self.outbox.iter().any(|parcel| !parcel.is_empty())
+    }
+
+    /// Keeps the scratch buffer, unless one large reply has made it so.
+    fn keep_scratch(&mut self, scratch: Vec<u8>) {
+        if scratch.capacity() <= SPARE_BYTES_MAX {
+            self.scratch = scratch;
+        }
     }
 
     /// Adds a request for `core`.
@@ -383,11 +436,24 @@ impl Node {
                 self.shard.prefetch_record(at);
             }
         }
-        for request in &parcel.requests {
-            self.serve(from, request, &parcel.bytes);
+        let mut waiting = Deferred { requests: parcel.requests.into_iter(), bytes: parcel.bytes };
+        if self.deferred[from].is_empty() {
+            self.serve_some(from, &mut waiting);
         }
         for (token, body) in parcel.replies {
-            self.accept_reply(token, body, &parcel.bytes);
+            self.accept_reply(token, body, &waiting.bytes);
+        }
+        if waiting.requests.len() > 0 {
+            self.deferred[from].push_back(waiting);
+        }
+    }
+
+    /// Executes requests of another core until the parcel of replies is full.
+    fn serve_some(&mut self, from: usize, waiting: &mut Deferred) {
+        while self.outbox[from].bytes.len() < REPLIES_BYTES_MAX
+            && let Some(request) = waiting.requests.next()
+        {
+            self.serve(from, &request, &waiting.bytes);
         }
     }
 
@@ -474,6 +540,30 @@ impl Node {
         (held + spare + self.places.capacity() * size_of::<Place>()) as u64
     }
 
+    /// Closes the connections that hold most until all together hold at most
+    /// `bytes_max`, or what a few of the largest values take if that is more. Answers
+    /// how many were closed.
+    pub fn shed(&mut self, bytes_max: u64) -> usize {
+        let bytes_max = bytes_max.max(VALUES_HELD_MIN * self.limits.value_bytes_max as u64);
+        let mut total = self.session_bytes();
+        let mut closed = 0;
+        while total > bytes_max {
+            let sessions = self
+                .places
+                .iter_mut()
+                .enumerate()
+                .filter_map(|(i, p)| Some((i, p.generation, p.session.as_deref_mut()?)));
+            let open = sessions.filter(|(_, _, s)| s.state != State::Broken);
+            let Some((index, generation, session)) = open.max_by_key(|(_, _, s)| s.held_bytes()) else { break };
+            total = total.saturating_sub(session.held_bytes() as u64);
+            session.discard();
+            self.counters.limit_errors += 1;
+            closed += 1;
+            self.list(ConnId { index: index as u32, generation });
+        }
+        closed
+    }
+
     /// Where a key lives: its slot and hash, and the core that owns the slot.
     #[inline]
     fn locate(&self, key: &[u8]) -> (At, usize) {
@@ -487,5 +577,5 @@ fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
     session.state == State::Open
         && session.move_to.is_none()
         && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
-        && session.output.pending_count() < FORWARDS_MAX
+        && session.output.pending_count() < session.output.window(output_soft_bytes_max)
 }

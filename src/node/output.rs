@@ -11,6 +11,11 @@ use std::collections::VecDeque;
 use super::stats::CoreSnapshot;
 use crate::protocol::resp::Version;
 
+/// Requests of one connection that may wait for other cores before anything is known about their replies.
+const WINDOW_FIRST: usize = 64;
+/// The most that may wait.
+const WINDOW_MAX: usize = 1024;
+
 /// How the parts of a reply become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
@@ -45,6 +50,8 @@ pub struct Output {
     first: u32,
     /// Bytes in parts and tails.
     held_bytes: usize,
+    /// About the largest reply that another core sent lately; 0 before the first.
+    reply_bytes: usize,
 }
 
 /// A pending reply that is made of the counters of every core.
@@ -90,6 +97,12 @@ impl Output {
         self.pending.len()
     }
 
+    /// How many requests may wait for other cores, if their replies are to stay within
+    /// `bytes_max`: few until the first has come, then by the size of the latest.
+    pub fn window(&self, bytes_max: usize) -> usize {
+        bytes_max.checked_div(self.reply_bytes).map_or(WINDOW_FIRST, |replies| replies.clamp(1, WINDOW_MAX))
+    }
+
     /// Takes the bytes to send, leaving `empty` in their place.
     pub fn take_ready(&mut self, empty: Vec<u8>) -> Vec<u8> {
         debug_assert!(empty.is_empty());
@@ -120,6 +133,7 @@ impl Output {
         let Some(pending) = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize) else { return };
         pending.parts[part as usize].extend_from_slice(bytes);
         self.held_bytes += bytes.len();
+        self.reply_bytes = bytes.len().max(self.reply_bytes - self.reply_bytes / 16);
         pending.missing -= 1;
         self.settle();
     }

@@ -1,5 +1,7 @@
 //! One connection as the node sees it: bytes in, ordered replies out.
 
+use bytes::{Buf, BytesMut};
+
 use super::output::Output;
 use super::steering::Steering;
 use crate::command::Span;
@@ -16,44 +18,36 @@ pub enum Scope {
 
 /// Input that was received and not yet executed.
 #[derive(Debug, Default)]
-pub struct Input {
-    bytes: Vec<u8>,
-    consumed: usize,
-}
+pub struct Input(BytesMut);
 
 impl Input {
     /// What is there.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.consumed..]
+        &self.0
     }
 
     /// Whether there is nothing.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.consumed == self.bytes.len()
+        self.0.is_empty()
     }
 
     /// Adds what arrived.
     pub fn extend(&mut self, bytes: &[u8]) {
-        // Moving what is left to the front is paid for by the bytes consumed before it.
-        if self.consumed > 0 && self.consumed >= self.bytes.len() / 2 {
-            self.bytes.drain(..self.consumed);
-            self.consumed = 0;
-        }
-        self.bytes.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
     }
 
     /// Forgets the first `n` bytes, and the memory if none are left.
     pub fn consume(&mut self, n: usize) {
-        self.consumed += n;
-        if self.is_empty() {
+        self.0.advance(n);
+        if self.0.is_empty() {
             *self = Input::default();
         }
     }
 
     /// Memory held.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.0.capacity()
     }
 }
 
@@ -133,7 +127,15 @@ impl Session {
 
     /// Memory this session holds beyond its own struct.
     pub fn held_bytes(&self) -> usize {
-        self.input.capacity() + self.output.total_bytes()
+        let spans = self.spans.capacity() * size_of::<Span>();
+        self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans
+    }
+
+    /// Gives up the session and what it holds.
+    pub fn discard(&mut self) {
+        self.state = State::Broken;
+        self.input = Input::default();
+        self.output = Output::default();
     }
 
     /// Whether it can be handed to another core now: every request answered,

@@ -16,6 +16,8 @@ use crate::protocol::resp::Encoder;
 /// Keys that one `SCAN` step collects at most, whatever it was asked for: a step
 /// must stay short for the core's other clients.
 const SCAN_COUNT_MAX: i64 = 4096;
+/// The longest pattern: matching takes time in proportion to it, for each key.
+const PATTERN_BYTES_MAX: usize = 1024;
 /// Keys that one `SCAN` step collects if nothing is said.
 const SCAN_COUNT_DEFAULT: i64 = 10;
 
@@ -83,7 +85,7 @@ impl Node {
         scratch.clear();
         self.execute_work(&work, bytes, &mut Encoder::new(&mut scratch, session.version, spec.name));
         session.output.fill(token.sequence, token.part, &scratch);
-        self.scratch = scratch;
+        self.keep_scratch(scratch);
     }
 
     fn on_count(
@@ -202,6 +204,9 @@ fn scan_options<'a>(args: Args<'a>) -> Result<(&'a [u8], i64, bool), SyntaxError
         }
         let value = args.get(i + 1);
         if args.is(i, "match") {
+            if value.len() > PATTERN_BYTES_MAX {
+                return Err(SyntaxError::Other("ERR a MATCH pattern has 1024 bytes at most"));
+            }
             pattern = if value == b"*" { b"" } else { value };
         } else if args.is(i, "count") {
             count = parse_integer(value).ok_or(SyntaxError::NotAnInteger)?;

@@ -4,8 +4,11 @@
 use crate::base::SLOT_COUNT;
 use crate::base::units::format_size;
 use crate::control::config::ranges::format_ranges;
+use crate::control::config::values::Memory;
 use crate::control::config::{Config, ConfigError, CoreOverride};
 use crate::control::host::HostFacts;
+
+use super::CoreMemory;
 
 impl Config {
     fn exception(&self, cpu: usize) -> Option<&CoreOverride> {
@@ -13,7 +16,13 @@ impl Config {
     }
 
     /// The bytes of each core: its own, or an even share of what is left.
-    pub(super) fn plan_memory(&self, cpus: &[usize], facts: &HostFacts, least: u64) -> Result<Vec<u64>, ConfigError> {
+    pub(super) fn plan_memory(
+        &self,
+        cpus: &[usize],
+        facts: &HostFacts,
+        core: CoreMemory,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<u64>, ConfigError> {
         let whole = self.memory.of(facts.memory_bytes);
         if whole > facts.memory_bytes {
             let has = format_size(facts.memory_bytes);
@@ -32,16 +41,28 @@ impl Config {
         let share = left.checked_div(others).unwrap_or(0);
         for (&cpu, bytes) in cpus.iter().zip(&own) {
             let (key, bytes) = bytes.map_or(("memory", share), |bytes| ("core.memory", bytes));
-            if bytes < least {
+            if bytes < core.least {
                 let reason = format!(
                     "CPU {cpu} would get {}, and a core needs at least {}: raise `memory` or list fewer `cores.cpus`",
                     format_size(bytes),
-                    format_size(least)
+                    format_size(core.least)
                 );
                 return Err(self.refuse(key, reason));
             }
         }
-        Ok(own.into_iter().map(|bytes| bytes.unwrap_or(share)).collect())
+        let planned: Vec<u64> = own.into_iter().map(|bytes| bytes.unwrap_or(share)).collect();
+        if planned.iter().all(|&bytes| bytes <= core.most) {
+            return Ok(planned);
+        }
+        let most = format_size(core.most);
+        if matches!(self.memory, Memory::Bytes(_)) {
+            let reason = format!("a core can use at most {most}: lower `memory` or list more `cores.cpus`");
+            return Err(self.refuse("memory", reason));
+        }
+        notes.push(format!(
+            "each core gets {most}, the most that one can use: more `cores.cpus` use more of the memory"
+        ));
+        Ok(planned.into_iter().map(|bytes| bytes.min(core.most)).collect())
     }
 
     /// The slots of each core: its own, or an even share of what is left.

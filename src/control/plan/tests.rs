@@ -3,7 +3,7 @@
 use super::*;
 use crate::control::host::MemorySource;
 
-const CORE_MEMORY_MIN: u64 = 64 << 20;
+const CORE_MEMORY: CoreMemory = CoreMemory { least: 64 << 20, most: 16 << 30 };
 
 /// A host with `cpus` CPUs and a GiB of memory for each.
 fn host(cpus: usize) -> HostFacts {
@@ -18,7 +18,7 @@ fn host(cpus: usize) -> HostFacts {
 
 fn plan_on(facts: &HostFacts, text: &str) -> Result<Plan, String> {
     let config = Config::from_text("t.toml", text).map_err(|e| e.to_string())?;
-    config.plan(facts, CORE_MEMORY_MIN).map_err(|e| e.to_string())
+    config.plan(facts, CORE_MEMORY).map_err(|e| e.to_string())
 }
 
 fn refusal(facts: &HostFacts, text: &str) -> String {
@@ -169,7 +169,7 @@ fn every_profile_plans() {
         ("shared-host", include_str!("../../../tuning/shared-host.toml"), Idle::Park),
     ];
     for (name, text, idle) in profiles {
-        let plan = Config::from_text(name, text).and_then(|c| c.plan(&facts, CORE_MEMORY_MIN)).unwrap();
+        let plan = Config::from_text(name, text).and_then(|c| c.plan(&facts, CORE_MEMORY)).unwrap();
         assert_eq!(plan.idle, idle, "{name}");
         assert!(plan.control_cpu.is_some(), "{name} leaves a CPU to the control thread");
     }
@@ -181,4 +181,14 @@ fn a_narrow_address_space_is_refused_before_anything_is_mapped() {
     assert!(plan_on(&facts, "memory = \"256MB\"").is_ok());
     let text = refusal(&facts, "memory = \"1GB\"");
     assert!(text.contains("`memory`") && text.contains("ulimit -v") && text.contains("2 GiB are allowed"), "{text}");
+}
+
+#[test]
+fn memory_that_a_core_cannot_use_is_left_or_refused() {
+    let facts = HostFacts { memory_bytes: 256 << 30, ..host(2) };
+    let plan = plan_on(&facts, "").unwrap();
+    assert!(plan.cores.iter().all(|core| core.memory_bytes == 16 << 30));
+    assert!(plan.notes.iter().any(|note| note.contains("16 GiB")), "{:?}", plan.notes);
+    let refused = refusal(&facts, "memory = \"64GB\"");
+    assert!(refused.contains("`memory`") && refused.contains("at most 16 GiB"), "{refused}");
 }

@@ -15,6 +15,7 @@ pub enum Version {
 /// Writes one command's reply at the end of a buffer.
 pub struct Encoder<'a> {
     out: &'a mut Vec<u8>,
+    start: usize,
     version: Version,
     command: &'a str,
 }
@@ -23,12 +24,27 @@ impl<'a> Encoder<'a> {
     /// An encoder for the reply of `command`, whose name some errors contain.
     #[inline]
     pub fn new(out: &'a mut Vec<u8>, version: Version, command: &'a str) -> Self {
-        Self { out, version, command }
+        Self { start: out.len(), out, version, command }
     }
 
     /// The version in which this encoder writes.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Bytes in the buffer, what was there before included.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether the buffer is empty.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Takes back all that this encoder has written.
+    pub fn restart(&mut self) {
+        self.out.truncate(self.start);
     }
 
     /// A set of `len` answers follows.

@@ -203,7 +203,7 @@ fn inline(input: &[u8], spans: &mut Vec<Span>) -> Progress {
 fn speaks_http(line: &[u8]) -> bool {
     const VERBS: [&[u8]; 7] = [b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT "];
     let starts = |word: &[u8]| line.len() >= word.len() && line[..word.len()].eq_ignore_ascii_case(word);
-    starts(b"Host:") || VERBS.iter().any(|verb| starts(verb)) || line.windows(8).any(|w| w.starts_with(b" HTTP/1"))
+    starts(b"Host:") || VERBS.iter().any(|verb| starts(verb)) || line.windows(6).any(|w| w == b" HTTP/")
 }
 
 /// Passes over the rest of a request that has an argument too long to keep, so

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""CPU per operation of Ringfence beside the servers that are installed, in one interleaved run.
+
+Each server is pinned to one CPU and the load (redis-benchmark) to another; every
+round measures all servers in turn while the others are stopped, so that a noisy
+machine disturbs all alike. The figure to compare is CPU time per operation, taken
+from the scheduler's own account of all the server's threads: with one CPU for the
+load, operations per second are mostly the load's own limit.
+
+    cargo build --release
+    bench/compare.py                        # pipelines of 1, 16 and 64, against redis-server
+    bench/compare.py --loads p16,p64 --rounds 7 --server valkey=/usr/bin/valkey-server
+
+Needs redis-benchmark and redis-server (tests/run installs them) and two CPUs.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+# name: (connections, pipeline, value bytes, keys, share of SET)
+LOADS = {
+    "p1": (50, 1, 64, 100_000, 1 / 11),
+    "p1c500": (500, 1, 64, 100_000, 1 / 11),
+    "p16": (50, 16, 64, 100_000, 1 / 11),
+    "p64": (50, 64, 64, 100_000, 1 / 11),
+    "p16set": (50, 16, 64, 100_000, 1.0),
+    "big": (50, 1, 4096, 100_000, 1 / 11),
+    "1m": (50, 16, 64, 1_000_000, 0.0),
+}
+# What a load reaches at most, to ask for about the right number of requests.
+RATE = {1: 130_000, 16: 1_200_000, 64: 2_500_000}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def cpu_seconds(pid):
+    """Time on a CPU of all threads, from the scheduler: nanoseconds, not ticks."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            total += int(f.read().split()[0])
+    return total / 1e9
+
+
+class Server:
+    def __init__(self, name, command, cpu):
+        self.name, self.port = name, free_port()
+        words = [w.replace("{port}", str(self.port)) for w in command]
+        self.process = subprocess.Popen(
+            ["taskset", "-c", str(cpu), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.3).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.end()
+                    sys.exit(f"{name} did not start: {self.process.stderr.read().decode(errors='replace')}")
+                time.sleep(0.05)
+
+    def stop(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self):
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def end(self):
+        if self.process.poll() is None:
+            self.go_on()
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def benchmark(server, load_cpu, test, requests, load):
+    connections, pipeline, size, keys, _ = LOADS[load]
+    command = ["taskset", "-c", str(load_cpu), "redis-benchmark", "-p", str(server.port), "-t", test]
+    command += ["-n", str(requests), "-c", str(connections), "-P", str(pipeline), "-d", str(size), "-r", str(keys), "--csv"]
+    begin, used = time.monotonic(), cpu_seconds(server.process.pid)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if run.returncode != 0:
+        sys.exit(f"redis-benchmark against {server.name} failed: {run.stderr or run.stdout}")
+    used = cpu_seconds(server.process.pid) - used
+    row = run.stdout.strip().splitlines()[-1].replace('"', "").split(",")
+    return {"cpu": used, "seconds": time.monotonic() - begin, "p50": float(row[4]), "p99": float(row[6])}
+
+
+def measure(server, load_cpu, load, seconds):
+    _, pipeline, _, _, sets = LOADS[load]
+    total = int(RATE[pipeline] * seconds)
+    parts = [(t, int(total * share)) for t, share in (("set", sets), ("get", 1 - sets)) if share > 0]
+    runs = [benchmark(server, load_cpu, test, n, load) for test, n in parts]
+    operations = sum(n for _, n in parts)
+    return {
+        "us": sum(r["cpu"] for r in runs) / operations * 1e6,
+        "rate": operations / sum(r["seconds"] for r in runs),
+        "p50": max(r["p50"] for r in runs),
+        "p99": max(r["p99"] for r in runs),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loads", default="p1,p16,p64", help=f"of {', '.join(LOADS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="about how long one measurement takes")
+    parser.add_argument("--server-cpu", type=int, default=0)
+    parser.add_argument("--load-cpu", type=int, default=1)
+    parser.add_argument("--ringfence", default="target/release/ringfence")
+    parser.add_argument("--idle", default="adaptive", help="Ringfence's idle mode")
+    parser.add_argument("--server", action="append", default=[], metavar="NAME=PATH", help="another redis-like server")
+    options = parser.parse_args()
+    loads = options.loads.split(",")
+    for load in loads:
+        if load not in LOADS:
+            parser.error(f"there is no load {load}: choose of {', '.join(LOADS)}")
+    for tool in ("redis-server", "redis-benchmark", "taskset"):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is not installed: tests/run installs what is needed")
+    quiet = ["--port", "{port}", "--save", "", "--appendonly", "no"]
+    commands = {"redis": ["redis-server", *quiet]}
+    commands |= {name: [path, *quiet] for name, path in (s.split("=", 1) for s in options.server)}
+    ringfence = [options.ringfence, "--port", "{port}", "--idle", options.idle, "--memory", "2GB"]
+    commands["ringfence"] = ringfence + ["--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]
+    servers = []
+    try:
+        for name, command in commands.items():
+            servers.append(Server(name, command, options.server_cpu))
+        print(f"{'load':8}{'server':12}{'us/op':>8}{'ratio':>7}{'spread':>13}{'ops/s':>11}{'p50 ms':>8}{'p99 ms':>8}")
+        for load in loads:
+            run_load(servers, load, options)
+    finally:
+        for server in servers:
+            server.end()
+
+
+def run_load(servers, load, options):
+    keys = LOADS[load][3]
+    for server in servers:
+        benchmark(server, options.load_cpu, "set", 3 * keys, load)
+    for server in servers:
+        server.stop()
+    rounds = []
+    for _ in range(options.rounds):
+        results = []
+        for server in servers:
+            server.go_on()
+            time.sleep(0.1)
+            results.append(measure(server, options.load_cpu, load, options.seconds))
+            server.stop()
+        rounds.append(results)
+    for server in servers:
+        server.go_on()
+    for i, server in enumerate(servers):
+        middle = {key: statistics.median(r[i][key] for r in rounds) for key in rounds[0][i]}
+        ratios = sorted(r[i]["us"] / r[0]["us"] for r in rounds)
+        print(
+            f"{load:8}{server.name:12}{middle['us']:8.3f}{statistics.median(ratios):7.2f}"
+            f"{f'{ratios[0]:.2f}-{ratios[-1]:.2f}':>13}{middle['rate']:11.0f}{middle['p50']:8.3f}{middle['p99']:8.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
