@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
+use ringfence::base::units::format_size;
 use ringfence::control::admin::Admin;
 use ringfence::control::cli::Cli;
 use ringfence::control::host::HostFacts;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    // First of all, so that a signal during the start is kept until it is over and then ends it in order.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let config = cli.load()?;
     if cli.print_config {
         print!("{}", config.print());
@@ -40,10 +43,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     logging::init(&plan.log)?;
-    // Before any thread starts, so that every core's thread leaves them to this one.
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
     stop_on_panic();
     rlimit::increase_nofile_limit(plan.file_descriptors)?;
+    raise_locked_memory(plan.cores.len() as u64)?;
     if let Some(cpu) = plan.control_cpu {
         core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
     }
@@ -63,6 +65,32 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     drop(admin);
     info!(in_order, "stopped");
     Ok(if in_order { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Memory that a core's rings and their buffers lock, as far as the kernel counts it:
+/// Linux does since 6.14, and only without CAP_IPC_LOCK.
+const LOCKED_BYTES_PER_CORE: u64 = 512 << 10;
+/// The executors refuse to start below this, whoever runs them.
+const LOCKED_BYTES_MIN: u64 = 512 << 10;
+
+/// Raises the limit of locked memory to what the cores may need, as far as this process may.
+fn raise_locked_memory(cores: u64) -> Result<(), String> {
+    let limit = rlimit::Resource::MEMLOCK;
+    let needed = LOCKED_BYTES_PER_CORE * (cores + 1);
+    let (soft, hard) = limit.get().map_err(|error| format!("memlock: {error}"))?;
+    if soft >= needed || limit.set(needed, hard.max(needed)).is_ok() || limit.set(hard.min(needed), hard).is_ok() {
+        let soft = limit.get().map_or(soft, |(soft, _)| soft);
+        if soft >= LOCKED_BYTES_MIN {
+            return Ok(());
+        }
+    }
+    Err(format!(
+        "memlock: {} of locked memory are allowed, and the rings may need {}: raise that with `ulimit -l {}`, \
+         systemd's LimitMEMLOCK= or Docker's --ulimit memlock=-1",
+        format_size(hard),
+        format_size(needed),
+        needed >> 10
+    ))
 }
 
 /// A core that panics would leave its keys unreachable: the whole process ends instead.

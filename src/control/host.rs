@@ -18,6 +18,8 @@ pub struct HostFacts {
     pub memory_from: MemorySource,
     /// The most files that the process can be allowed to open: the hard limit.
     pub file_descriptors_max: u64,
+    /// The addresses that the process may map, in bytes: the soft limit.
+    pub address_space_max: u64,
 }
 
 /// What decides how much memory there is.
@@ -89,7 +91,8 @@ impl HostFacts {
             affinity: affinity(root)?,
             memory_bytes: group.unwrap_or(machine),
             memory_from: if group.is_some() { MemorySource::ControlGroup } else { MemorySource::Machine },
-            file_descriptors_max: file_descriptors_max(root)?,
+            file_descriptors_max: limit(root, "Max open files", HARD)?,
+            address_space_max: limit(root, "Max address space", SOFT)?,
         })
     }
 }
@@ -119,12 +122,15 @@ fn machine_memory(root: &Path) -> Result<u64, HostError> {
     kib.map(|kib| kib * 1024).ok_or(HostError::Unexpected { path, field })
 }
 
-fn file_descriptors_max(root: &Path) -> Result<u64, HostError> {
-    let field = "Max open files";
+/// Which of the two numbers of a limit.
+const SOFT: usize = 0;
+const HARD: usize = 1;
+
+fn limit(root: &Path, field: &'static str, which: usize) -> Result<u64, HostError> {
     let (path, text) = line(root, "proc/self/limits", field)?;
-    match text.split_whitespace().nth(1) {
+    match text.split_whitespace().nth(which) {
         Some("unlimited") => Ok(u64::MAX),
-        hard => hard.and_then(|n| n.parse().ok()).ok_or(HostError::Unexpected { path, field }),
+        limit => limit.and_then(|n| n.parse().ok()).ok_or(HostError::Unexpected { path, field }),
     }
 }
 
@@ -172,7 +178,8 @@ mod tests {
                 ("proc/meminfo", "MemTotal:       16384 kB\nMemFree: 1 kB\n"),
                 (
                     "proc/self/limits",
-                    "Limit  Soft Limit  Hard Limit  Units\nMax open files    1024    524288    files\n",
+                    "Limit  Soft Limit  Hard Limit  Units\nMax open files    1024    524288    files\n\
+                     Max address space         4294967296           unlimited            bytes\n",
                 ),
             ];
             for (path, text) in usual.iter().chain(files) {
@@ -196,7 +203,7 @@ mod tests {
         let facts = HostFacts::read_below(&host.0).unwrap();
         assert_eq!(facts.affinity, [0, 1, 2, 3, 8]);
         assert_eq!((facts.memory_bytes, facts.memory_from), (16 << 20, MemorySource::Machine));
-        assert_eq!(facts.file_descriptors_max, 524_288);
+        assert_eq!((facts.file_descriptors_max, facts.address_space_max), (524_288, 4 << 30));
     }
 
     #[test]

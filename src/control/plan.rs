@@ -24,6 +24,14 @@ const DESCRIPTORS_PER_CORE: u64 = 64;
 /// Descriptors of the process: standard streams, the admin port, log and map files.
 const DESCRIPTORS_BASE: u64 = 64;
 
+/// Addresses that the process maps besides `memory`, mostly without using them: the
+/// allocator reserves a GiB at once, and every thread has a stack.
+const ADDRESSES_BASE: u64 = (1 << 30) + (192 << 20);
+
+/// Addresses of one core besides its memory: two threads' stacks, rings, receive buffers, and
+/// what the C library sets aside for a thread.
+const ADDRESSES_PER_CORE: u64 = 160 << 20;
+
 // Every core must be able to own a slot.
 const _: () = assert!(CORES_MAX <= SLOT_COUNT);
 
@@ -123,6 +131,7 @@ impl Config {
         let cpus = self.plan_cpus(facts, &mut notes)?;
         self.check_overrides(&cpus)?;
         let memory = self.plan_memory(&cpus, facts, core_memory, &mut notes)?;
+        self.check_addresses(&memory, facts)?;
         let slots = self.plan_slots(&cpus)?;
         let ports = self.plan_ports(cpus.len())?;
         let (connections, file_descriptors) = self.plan_connections(cpus.len(), facts, &mut notes)?;
@@ -259,6 +268,17 @@ impl Config {
             "limits.connections is {fits} instead of {wanted}: only {allowed} open files are allowed; {remedy} lifts it"
         ));
         Ok((fits, allowed))
+    }
+
+    /// A process short of addresses would fail in the middle of its start, or later.
+    fn check_addresses(&self, memory: &[u64], facts: &HostFacts) -> Result<(), ConfigError> {
+        let needed = memory.iter().sum::<u64>() + ADDRESSES_PER_CORE * memory.len() as u64 + ADDRESSES_BASE;
+        if needed <= facts.address_space_max {
+            return Ok(());
+        }
+        let (needed, allowed) = (format_size(needed), format_size(facts.address_space_max));
+        let reason = format!("that needs {needed} of address space, and {allowed} are allowed");
+        Err(self.refuse("memory", format!("{reason}: lower it, or lift the limit with `ulimit -v unlimited`")))
     }
 
     fn plan_listen(&self) -> ListenPlan {

@@ -7,7 +7,10 @@
 //!   └────────────(broken)───────────────────────────────────────────────────────────^
 //! ```
 
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use socket2::SockRef;
 
 use super::ring::Key;
 use crate::node::mailbox::ConnId;
@@ -65,6 +68,13 @@ impl Connection {
     #[inline]
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// Ends the connection in the given direction. At once, not by the ring: a request that
+    /// nobody waits for would name a descriptor that may be another connection's by then.
+    pub fn shutdown(&self, how: Shutdown) {
+        // It may be broken already: its requests then end by themselves.
+        let _ = SockRef::from(&self.socket).shutdown(how);
     }
 
     /// Whether the ring has no request for it.

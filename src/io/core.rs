@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use socket2::SockRef;
 use tracing::{info, warn};
 
 use super::clock::Clock;
@@ -457,9 +456,7 @@ impl Core {
             return self.abandon(id);
         }
         connection.phase = Phase::Lingering;
-        // Directly: a shutdown on the ring is done by a worker, later, when the
-        // descriptor may be somebody else's.
-        let _ = SockRef::from(&connection.socket).shutdown(Shutdown::Write);
+        connection.shutdown(Shutdown::Write);
         if connection.receiving == Receiving::Off {
             connection.receiving = Receiving::On;
             self.ring.receive(connection.key(), connection.fd());
@@ -475,7 +472,7 @@ impl Core {
             return self.remove(id);
         }
         // Ends a send that waits for the peer, and a receive.
-        let _ = SockRef::from(&connection.socket).shutdown(Shutdown::Both);
+        connection.shutdown(Shutdown::Both);
         if connection.receiving == Receiving::On {
             connection.receiving = Receiving::Stopping;
             self.ring.cancel_receive(connection.key());

@@ -9,6 +9,9 @@
 //! when that thread enters (`DEFER_TASKRUN`): no interrupt disturbs a turn.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -229,10 +232,18 @@ impl Buffers {
         let tail = unsafe { &*BufRingEntry::tail(self.base.cast()).cast::<AtomicU16>() };
         tail.store(self.tail, Ordering::Release);
     }
+
+    /// Leaves the memory mapped for ever.
+    fn leak(&mut self) {
+        self.bytes = 0;
+    }
 }
 
 impl Drop for Buffers {
     fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
         // SAFETY: the mapping was made by `map` with this length. The ring is closed before (field order in
         // `Ring`) and its requests were cancelled, so the kernel no longer writes here.
         unsafe { libc::munmap(self.base.cast(), self.bytes) };
@@ -264,13 +275,7 @@ impl Ring {
         (0..BUFFERS).for_each(|id| buffers.offer(id));
         buffers.publish();
         let gathers = ring.params().is_feature_min_timeout();
-        let ring = Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0, gathers };
-        ring.ring.submitter().register_ring_fd().or_else(|error| match error.raw_os_error() {
-            // Only an optimisation: without it the kernel looks the descriptor up at each call.
-            Some(libc::EINVAL) => Ok(()),
-            _ => Err(error),
-        })?;
-        Ok(ring)
+        Ok(Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0, gathers })
     }
 
     /// The ring's descriptor, by which other cores wake it.
@@ -544,8 +549,6 @@ fn forgive(result: io::Result<usize>) -> io::Result<()> {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // A thread may register only so many rings.
-        let _ = self.ring.submitter().unregister_ring_fd();
         // Requests under way refer to memory of ours: wait until they are gone.
         let cancelled = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
         let gone = match cancelled {
@@ -555,6 +558,7 @@ impl Drop for Ring {
         if !gone {
             // Better lost than freed under the kernel's hands.
             std::mem::forget(std::mem::take(&mut self.sending));
+            self.buffers.leak();
         }
     }
 }

@@ -100,7 +100,11 @@ impl StartError {
     /// The same, or what the thread's executor said if that is all there is to say.
     fn or_else(self, failed: Option<glommio::GlommioError<()>>) -> Self {
         match (self, failed) {
-            (StartError::Thread(_), Some(error)) => StartError::Thread(error.to_string()),
+            (StartError::Thread(_), Some(error)) => match io::Error::from(error) {
+                // A number from the system was the answer to the executor's own rings.
+                error if error.raw_os_error().is_some() => StartError::Ring(error),
+                error => StartError::Thread(error.to_string()),
+            },
             (error, _) => error,
         }
     }
@@ -115,8 +119,10 @@ fn ring_remedy(error: &io::Error) -> &'static str {
             "this kernel has none, or a seccomp profile hides it: use Linux 6.1 or newer and a profile that permits io_uring_setup"
         }
         Some(libc::EINVAL) => "this kernel is too old for it: use Linux 6.1 or newer",
-        Some(libc::EMFILE | libc::ENFILE) => "too few descriptors: raise the limit with `ulimit -n` or LimitNOFILE=",
-        Some(libc::ENOMEM) => "the locked-memory limit is too low: raise it with `ulimit -l` or LimitMEMLOCK=",
+        Some(libc::ENOMEM) => {
+            "the process may lock too little memory (memlock): raise it with `ulimit -l` or LimitMEMLOCK=, or grant CAP_IPC_LOCK"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "too few open files are allowed: raise that with `ulimit -n`",
         _ => "see docs/tuning-a-host.md",
     }
 }
@@ -374,7 +380,12 @@ fn spawn(setup: CoreSetup) -> Result<ExecutorJoinHandle<io::Result<()>>, StartEr
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .spawn(move || run_core(setup))
-        .map_err(|error| StartError::Thread(error.to_string()))
+        .map_err(|error| match io::Error::from(error) {
+            error if error.raw_os_error() == Some(libc::EAGAIN) => {
+                StartError::Thread(format!("{error}: raise `ulimit -u` or systemd's TasksMax="))
+            }
+            error => StartError::Thread(error.to_string()),
+        })
 }
 
 /// A core's thread, from its memory to its last turn. Whatever happens, somebody is

@@ -53,10 +53,31 @@ pub fn allowed_cpus() -> Vec<usize> {
         .collect()
 }
 
-/// Sends SIGTERM. std has no call for it, so the `kill` program does.
+/// Sends SIGTERM.
 pub fn terminate(pid: u32) {
-    let status = Command::new("kill").args(["-TERM", &pid.to_string()]).stderr(Stdio::null()).status();
+    signal(pid, "TERM");
+}
+
+/// Sends a signal, named without SIG. std has no call for it, so the `kill` program does.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "the kill program could not be run: {status:?}");
+}
+
+/// Descriptors that a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is alive").count()
+}
+
+/// Time that a process has used on all CPUs.
+pub fn cpu_time(pid: u32) -> Duration {
+    // Linux counts in hundredths of a second, whatever its own clock does.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is alive");
+    // The name before it may contain anything, also spaces.
+    let fields = stat.rsplit_once(')').expect("a name in parentheses").1;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u32>().expect("ticks")).sum::<u32>();
+    TICK * ticks
 }
 
 /// Resident memory of a process in bytes.
@@ -342,6 +363,11 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream, arrived: Vec::new(), taken: 0 })
+    }
+
+    /// Closes so that the server sees a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a linger time");
     }
 
     pub fn set_patience(&self, limit: Duration) {

@@ -7,6 +7,8 @@
 mod differential;
 mod floors;
 #[cfg(feature = "server")]
+mod faults;
+#[cfg(feature = "server")]
 mod generator;
 #[cfg(feature = "server")]
 mod harness;

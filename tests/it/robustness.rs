@@ -42,7 +42,7 @@ fn assert_others_are_served(server: &Server) {
 }
 
 /// Which core port owns which slots, as the server announces it.
-fn owners(server: &Server) -> Vec<u16> {
+pub fn owners(server: &Server) -> Vec<u16> {
     let mut owners = vec![0; 16_384];
     for range in server.core_client(0).ask("CLUSTER SLOTS").items() {
         let range = range.items();
@@ -54,7 +54,7 @@ fn owners(server: &Server) -> Vec<u16> {
     owners
 }
 
-fn core_of(owners: &[u16], server: &Server, key: &str) -> u16 {
+pub fn core_of(owners: &[u16], server: &Server, key: &str) -> u16 {
     owners[Slot::of(key.as_bytes()).index()] - server.core_port_base
 }
 

@@ -12,6 +12,7 @@ fn host(cpus: usize) -> HostFacts {
         memory_bytes: (cpus as u64) << 30,
         memory_from: MemorySource::Machine,
         file_descriptors_max: 1 << 20,
+        address_space_max: u64::MAX,
     }
 }
 
@@ -172,6 +173,14 @@ fn every_profile_plans() {
         assert_eq!(plan.idle, idle, "{name}");
         assert!(plan.control_cpu.is_some(), "{name} leaves a CPU to the control thread");
     }
+}
+
+#[test]
+fn a_narrow_address_space_is_refused_before_anything_is_mapped() {
+    let facts = HostFacts { address_space_max: 2 << 30, ..host(2) };
+    assert!(plan_on(&facts, "memory = \"256MB\"").is_ok());
+    let text = refusal(&facts, "memory = \"1GB\"");
+    assert!(text.contains("`memory`") && text.contains("ulimit -v") && text.contains("2 GiB are allowed"), "{text}");
 }
 
 #[test]
