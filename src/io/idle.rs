@@ -165,7 +165,7 @@ impl Loop {
             let mut core = self.core.borrow_mut();
             core.ring().notify(true);
             // What came before the eventfd was on is seen here, what comes after signals it.
-            if core.ring().has_news() || !core.mesh().begin_wait() {
+            if core.ring().has_queued() || core.ring().has_news() || !core.mesh().begin_wait() {
                 core.ring().notify(false);
                 return Ok(());
             }

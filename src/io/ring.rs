@@ -389,6 +389,11 @@ impl Ring {
         !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
+    /// Whether something is queued that the kernel has not taken yet.
+    pub fn has_queued(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
     /// Hands over what was queued and runs deferred work, without waiting.
     ///
     /// # Errors

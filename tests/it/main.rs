@@ -5,9 +5,9 @@
 
 #[cfg(feature = "server")]
 mod differential;
-mod floors;
 #[cfg(feature = "server")]
 mod faults;
+mod floors;
 #[cfg(feature = "server")]
 mod generator;
 #[cfg(feature = "server")]
