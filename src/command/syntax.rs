@@ -68,6 +68,13 @@ impl Unit {
     }
 }
 
+/// A deadline's unit at argument `i`, and where its amount is. The same unit may be
+/// said again, and the last one counts; another unit may not.
+fn deadline_option(args: Args<'_>, i: usize, before: Option<(Unit, usize)>) -> Option<(Unit, usize)> {
+    let unit = Unit::from_word(args.get(i)).filter(|_| i + 1 < args.len())?;
+    before.is_none_or(|(other, _)| other == unit).then_some((unit, i + 1))
+}
+
 /// `GET key`
 pub fn get(_: Args<'_>) -> Parsed<'_> {
     Ok(Op::Get)
@@ -89,12 +96,10 @@ pub fn set(args: Args<'_>) -> Parsed<'_> {
             reply = SetReply::Old;
         } else if word.eq_ignore_ascii_case(b"keepttl") && deadline.is_none() {
             keep = true;
-        } else if let Some(unit) = Unit::from_word(word)
+        } else if let Some(option) = deadline_option(args, i, deadline)
             && !keep
-            && deadline.is_none_or(|(before, _)| before == unit)
-            && i + 1 < args.len()
         {
-            deadline = Some((unit, i + 1));
+            deadline = Some(option);
             i += 1;
         } else {
             return Err(SyntaxError::Syntax);
@@ -154,12 +159,10 @@ pub fn getex(args: Args<'_>) -> Parsed<'_> {
     while i < args.len() {
         if args.is(i, "persist") && deadline.is_none() {
             persist = true;
-        } else if let Some(unit) = Unit::from_word(args.get(i))
+        } else if let Some(option) = deadline_option(args, i, deadline)
             && !persist
-            && deadline.is_none_or(|(before, _)| before == unit)
-            && i + 1 < args.len()
         {
-            deadline = Some((unit, i + 1));
+            deadline = Some(option);
             i += 1;
         } else {
             return Err(SyntaxError::Syntax);
