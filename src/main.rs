@@ -16,9 +16,6 @@ use ringfence::control::logging;
 use ringfence::control::plan::Plan;
 use ringfence::io::{CORE_MEMORY, Server};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,

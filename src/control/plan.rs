@@ -24,9 +24,9 @@ const DESCRIPTORS_PER_CORE: u64 = 64;
 /// Descriptors of the process: standard streams, the admin port, log and map files.
 const DESCRIPTORS_BASE: u64 = 64;
 
-/// Addresses that the process maps besides `memory`, mostly without using them: the
-/// allocator reserves a GiB at once, and every thread has a stack.
-const ADDRESSES_BASE: u64 = (1 << 30) + (192 << 20);
+/// Addresses that the process maps besides `memory`, mostly without using them: every
+/// thread has a stack, and the C library sets some aside for its allocations.
+const ADDRESSES_BASE: u64 = 256 << 20;
 
 /// Addresses of one core besides its memory: two threads' stacks, rings, receive buffers, and
 /// what the C library sets aside for a thread.

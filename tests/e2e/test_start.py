@@ -183,7 +183,7 @@ def test_enough_locked_memory_for_somebody_without_privileges(program_for_all):
     assert_serves_and_stops(start(arguments(**{"listen.port": port}), prepare, program_for_all), port)
 
 
-@pytest.mark.parametrize("allowed", [40, 80, 300, 1000])
+@pytest.mark.parametrize("allowed", [40, 80, 300, 500])
 def test_too_narrow_an_address_space(allowed):
     process = start(prepare=limited(resource.RLIMIT_AS, allowed * MIB))
     assert_refused(process, "memory", "ulimit -v", f"{allowed} MiB")
@@ -191,7 +191,7 @@ def test_too_narrow_an_address_space(allowed):
 
 def test_an_address_space_that_is_just_wide_enough():
     port = free_ports(1)
-    process = start(arguments(**{"listen.port": port}), limited(resource.RLIMIT_AS, 1600 * MIB))
+    process = start(arguments(**{"listen.port": port}), limited(resource.RLIMIT_AS, 700 * MIB))
     assert_serves_and_stops(process, port)
 
 

@@ -179,7 +179,7 @@ fn every_profile_plans() {
 fn a_narrow_address_space_is_refused_before_anything_is_mapped() {
     let facts = HostFacts { address_space_max: 2 << 30, ..host(2) };
     assert!(plan_on(&facts, "memory = \"256MB\"").is_ok());
-    let text = refusal(&facts, "memory = \"1GB\"");
+    let text = refusal(&facts, "memory = \"1700MB\"");
     assert!(text.contains("`memory`") && text.contains("ulimit -v") && text.contains("2 GiB are allowed"), "{text}");
 }
 
