@@ -13,6 +13,7 @@ use ringfence::control::admin::Admin;
 use ringfence::control::cli::Cli;
 use ringfence::control::host::HostFacts;
 use ringfence::control::logging;
+use ringfence::control::panic;
 use ringfence::control::plan::Plan;
 use ringfence::io::{CORE_MEMORY, Server};
 
@@ -40,7 +41,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     logging::init(&plan.log)?;
-    stop_on_panic();
+    panic::stop_the_process();
     rlimit::increase_nofile_limit(plan.file_descriptors)?;
     raise_locked_memory(plan.cores.len() as u64)?;
     if let Some(cpu) = plan.control_cpu {
@@ -88,16 +89,6 @@ fn raise_locked_memory(cores: u64) -> Result<(), String> {
         format_size(needed),
         needed >> 10
     ))
-}
-
-/// A core that panics would leave its keys unreachable: the whole process ends instead.
-fn stop_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        eprintln!("ringfence: stopped by the panic above: please report it with these lines");
-        std::process::abort();
-    }));
 }
 
 /// A core that ends would leave its keys unreachable as well.

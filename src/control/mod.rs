@@ -9,6 +9,7 @@ pub mod config;
 pub mod host;
 pub mod logging;
 pub mod metrics;
+pub mod panic;
 pub mod plan;
 
 pub use config::{Config, ConfigError};

@@ -82,8 +82,8 @@ pub struct Parts {
     pub bind: IpAddr,
     /// Where the control thread's orders come in.
     pub orders: Receiver<Order>,
-    /// Written by the control thread after each order. A stream, not an eventfd: a
-    /// kernel may drop the signal of a ring's eventfd that another eventfd caused.
+    /// Written by the control thread after each order. A stream, not an eventfd:
+    /// with one, a parked core was seen to miss every order after the first.
     pub order_signal: UnixStream,
     /// The process's connections.
     pub limit: Arc<ConnectionLimit>,
