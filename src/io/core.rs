@@ -229,7 +229,8 @@ impl Core {
                         self.ring.watch(self.order_signal.as_raw_fd());
                     }
                 }
-                Completion::Woken => {}
+                // A core opens no connections.
+                Completion::Woken | Completion::Connected { .. } => {}
             }
         }
         self.news = news;

@@ -2,7 +2,8 @@
 //!
 //! What the kernel may touch while a request is under way is owned here and
 //! nowhere else: receive buffers are lent out as [`Lent`] and taken back, and a
-//! buffer to send is moved in and comes back with its completion. So no caller
+//! buffer to send is moved in and comes back with its completion; the address of
+//! a connect is kept until it has completed. So no caller
 //! can free or change memory that the kernel still uses.
 //!
 //! One ring belongs to one thread (`SINGLE_ISSUER`), and completions are made only
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use socket2::SockAddr;
 
 /// Submissions that fit before the ring must be entered.
 const SUBMISSIONS_MAX: u32 = 1024;
@@ -66,11 +68,13 @@ enum Kind {
     Cancel,
     Wake,
     Poll,
+    Connect,
 }
 
 impl Kind {
     fn of(user_data: u64) -> Option<Kind> {
-        const KINDS: [Kind; 6] = [Kind::Accept, Kind::Receive, Kind::Send, Kind::Cancel, Kind::Wake, Kind::Poll];
+        use Kind::{Accept, Cancel, Connect, Poll, Receive, Send, Wake};
+        const KINDS: [Kind; 7] = [Accept, Receive, Send, Cancel, Wake, Poll, Connect];
         KINDS.into_iter().find(|&kind| kind as u64 == user_data >> KIND_SHIFT)
     }
 }
@@ -126,6 +130,13 @@ pub enum Completion {
         /// Whether the accept goes on.
         armed: bool,
     },
+    /// A connection that was asked for is there, or why it is not.
+    Connected {
+        /// The connection.
+        key: Key,
+        /// Whether it is there.
+        result: io::Result<()>,
+    },
     /// Something about receiving. `armed`: whether more will follow by themselves.
     Received {
         /// The connection.
@@ -161,6 +172,12 @@ struct Sending {
     sent: usize,
 }
 
+/// A connect under way. The address is boxed, so that it stays where the kernel was told it is.
+struct Connecting {
+    key: Key,
+    address: Box<SockAddr>,
+}
+
 /// How long a wait that has an event already may go on for more of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Gather {
@@ -179,6 +196,8 @@ pub struct Ring {
     sending: Vec<Option<Sending>>,
     sending_free: Vec<u32>,
     sends_queued: usize,
+    connecting: Vec<Option<Connecting>>,
+    connecting_free: Vec<u32>,
     /// Whether the kernel can wait for several events within a time.
     gathers: bool,
 }
@@ -275,7 +294,16 @@ impl Ring {
         (0..BUFFERS).for_each(|id| buffers.offer(id));
         buffers.publish();
         let gathers = ring.params().is_feature_min_timeout();
-        Ok(Self { ring, buffers, sending: Vec::new(), sending_free: Vec::new(), sends_queued: 0, gathers })
+        Ok(Self {
+            ring,
+            buffers,
+            sending: Vec::new(),
+            sending_free: Vec::new(),
+            sends_queued: 0,
+            connecting: Vec::new(),
+            connecting_free: Vec::new(),
+            gathers,
+        })
     }
 
     /// The ring's descriptor, by which other cores wake it.
@@ -307,7 +335,7 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: every entry built in this file refers only to descriptors by number and to memory owned by
-            // `self.sending` or `self.buffers`, which outlives the request.
+            // `self.sending`, `self.connecting` or `self.buffers`, which outlives the request.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -320,6 +348,18 @@ impl Ring {
     pub fn accept(&mut self, key: Key, listener: RawFd) {
         let entry = opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC).build();
         self.push(&entry.user_data(pack(Kind::Accept, key)));
+    }
+
+    /// Connects `socket` to `address`; completes with [`Completion::Connected`].
+    pub fn connect(&mut self, key: Key, socket: RawFd, address: SockAddr) {
+        let index = self.connecting_free.pop().unwrap_or_else(|| {
+            self.connecting.push(None);
+            (self.connecting.len() - 1) as u32
+        });
+        let connecting = self.connecting[index as usize].insert(Connecting { key, address: Box::new(address) });
+        let (pointer, len) = (connecting.address.as_ptr(), connecting.address.len());
+        let entry = opcode::Connect::new(Fd(socket), pointer.cast(), len).build();
+        self.push(&entry.user_data(pack(Kind::Connect, Key { index, generation: 0 })));
     }
 
     /// Receives into lent buffers until cancelled, failed or starved.
@@ -468,6 +508,12 @@ impl Ring {
                 };
                 Some(Completion::Accepted { key, result, armed })
             }
+            Kind::Connect => {
+                let done = self.connecting[key.index as usize].take()?;
+                self.connecting_free.push(key.index);
+                let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
+                Some(Completion::Connected { key: done.key, result })
+            }
             Kind::Wake => Some(Completion::Woken),
             Kind::Poll => Some(Completion::Readable { armed }),
             Kind::Cancel => None,
@@ -563,6 +609,7 @@ impl Drop for Ring {
         if !gone {
             // Better lost than freed under the kernel's hands.
             std::mem::forget(std::mem::take(&mut self.sending));
+            std::mem::forget(std::mem::take(&mut self.connecting));
             self.buffers.leak();
         }
     }

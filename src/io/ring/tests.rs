@@ -549,3 +549,34 @@ fn a_ring_may_be_dropped_in_the_middle_of_everything() {
         assert!(reused.iter().all(|&byte| byte == 9), "round {round}: memory was written after it was freed");
     }
 }
+
+#[test]
+fn connects_complete_with_a_connection_or_the_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut desk = Desk::new();
+    let connected = |desk: &mut Desk, key: Key, to: std::net::SocketAddr| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        desk.ring.connect(key, socket.as_raw_fd(), to.into());
+        match desk.next() {
+            Completion::Connected { key: of, result } => {
+                assert_eq!(of, key);
+                result.map(|()| socket)
+            }
+            other => panic!("not a connect: {other:?}"),
+        }
+    };
+    for key in [ONE, TWO] {
+        let ours = TcpStream::from(connected(&mut desk, key, address).expect("somebody listens"));
+        let (mut theirs, _) = listener.accept().unwrap();
+        desk.ring.send(key, ours.as_raw_fd(), pattern(100));
+        desk.sent().2.unwrap();
+        let mut bytes = vec![0; 100];
+        theirs.read_exact(&mut bytes).unwrap();
+        assert_same(&bytes, &pattern(100));
+    }
+    drop(listener);
+    let refused = connected(&mut desk, ONE, address).expect_err("nobody listens any more");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    desk.assert_quiet();
+}
