@@ -11,11 +11,11 @@ use std::time::Duration;
 use ringfence::base::rng::Rng;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::faults;
 use crate::live::Live;
-use crate::outcome::{Interval, Latencies, Pace, ProcessCost, Run, Sample};
+use crate::outcome::{Interval, Latencies, Pace, ProcessCost, Run, Sample, latencies};
 use crate::process::Watch;
 use crate::schedule::Schedule;
-use crate::verdict;
 use crate::worker::{Failure, Load, News, Order, Pacing, Setup, Source, Worker};
 use crate::workload::trace::Trace;
 
@@ -55,6 +55,9 @@ pub struct Fleet {
     orders: Vec<Sender<Order>>,
     news: Receiver<(usize, News)>,
     threads: Vec<JoinHandle<()>>,
+    /// Connections opened before any load, and how long each took.
+    connects: u64,
+    connect: Latencies,
     /// Tells the workers to end what they are doing.
     stop: Arc<AtomicBool>,
     /// Set by Ctrl-C.
@@ -73,8 +76,16 @@ impl Fleet {
         live: &mut Live,
     ) -> Result<Self, Failure> {
         let (news, inbox) = channel();
-        let mut fleet =
-            Self { setup, orders: Vec::new(), news: inbox, threads: Vec::new(), stop: Arc::default(), interrupted };
+        let mut fleet = Self {
+            setup,
+            orders: Vec::new(),
+            news: inbox,
+            threads: Vec::new(),
+            connects: 0,
+            connect: latencies(),
+            stop: Arc::default(),
+            interrupted,
+        };
         for (index, &cpu) in cpus.iter().enumerate() {
             let (orders, inbox) = channel();
             let (setup, stop, news) = (fleet.setup.clone(), fleet.stop.clone(), news.clone());
@@ -96,7 +107,11 @@ impl Fleet {
         let mut ready = 0;
         while ready < self.orders.len() {
             match self.listen(LOOK)? {
-                Some((_, News::Ready)) => ready += 1,
+                Some((_, News::Ready(connects, times))) => {
+                    ready += 1;
+                    self.connects += connects;
+                    self.connect.add(&*times).expect("they grow as far as the bound");
+                }
                 Some((index, News::Progress(connections, _))) => open[index] = connections,
                 _ => {}
             }
@@ -141,6 +156,7 @@ impl Fleet {
             pacing: Pacing::Closed(FILL_BATCH),
             begin,
             measure: u64::MAX,
+            counted: u64::MAX,
             end: u64::MAX,
             left: u64::MAX,
             issuing: true,
@@ -197,10 +213,15 @@ impl Fleet {
             live.loading(&gathering, offer, self.setup.now());
         }
         let mut run = gathering.into_run(offer, self.setup.now());
-        if self.interrupted.load(Ordering::Relaxed) {
-            run.faults.push(verdict::interrupted(&run, offer));
+        if run.total.connect.is_empty() {
+            // None was opened while it was measured: what is known is how long they took at the start.
+            run.total.connect = self.connect.clone();
+            run.total.counts.connects = self.connects;
         }
-        run.faults.extend(verdict::faults(&run));
+        if self.interrupted.load(Ordering::Relaxed) {
+            run.faults.push(faults::interrupted(&run, offer));
+        }
+        run.faults.extend(faults::of(&run));
         Ok(run)
     }
 
@@ -227,7 +248,7 @@ impl Fleet {
             let (share, rest) = (requests / workers as u64, requests % workers as u64);
             share + u64::from((index as u64) < rest)
         });
-        Load { source, pacing, begin, measure, end, left, issuing: true, finished: 0 }
+        Load { source, pacing, begin, measure, counted: begin, end, left, issuing: true, finished: 0 }
     }
 }
 
@@ -367,10 +388,6 @@ impl Gathering {
                 total.time += sample.time;
             }
             intervals.push(Interval { at: Duration::from_nanos(begin.saturating_sub(self.begin)), measured, sample });
-        }
-        // Connections are mostly opened before anything is measured.
-        if total.connect.is_empty() {
-            intervals.iter().for_each(|i| total.connect.add(&i.sample.connect).expect("they grow as far as the bound"));
         }
         Run {
             pace: offer.pace,

@@ -4,8 +4,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use crate::faults::at;
 use crate::fleet::{Gathering, Offer};
-use crate::verdict::at;
+use crate::report::format;
 
 /// Writes over one line of the standard error, at most ten times a second.
 pub struct Live {
@@ -66,8 +67,9 @@ fn line(so_far: &Gathering, offer: &Offer, now: u64) -> String {
     let figures = match so_far.latest() {
         None => "starting".to_owned(),
         Some((rate, latency)) => {
-            let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percentile| at(&latency, percentile));
-            format!("{rate:.0}/s  p50 {p50:.0?}  p99 {p99:.0?}  p99.9 {p999:.0?}")
+            let [p50, p99, p999] =
+                [50.0, 99.0, 99.9].map(|percentile| format::duration(at(&latency, percentile).as_nanos() as f64));
+            format!("{}/s  p50 {p50}  p99 {p99}  p99.9 {p999}", format::rate(rate))
         }
     };
     let stage = if now < so_far.measure { "warming up  " } else { "" };

@@ -10,13 +10,14 @@
 //! | `worker` | a thread with its ring, and the clients on it |
 //! | `fleet` | all workers as one; what they measured, put together |
 //! | `target`, `peers`, `process` | the server: first contact, started by us, what it costs |
-//! | `search`, `verdict` | the climb to the highest rate; what speaks against a run |
+//! | `search`, `faults` | the climb to the highest rate; what speaks against a run |
 //! | `outcome`, `report`, `live` | what was found out, and how it is shown |
 //!
 //! The pure modules are `workload`, `schedule`, `wire`, `verify`, `search`,
-//! `verdict`, `outcome` and `report`: no I/O, no clock, chance by seed.
+//! `faults`, `outcome` and `report`: no I/O, no clock, chance by seed.
 
 mod cli;
+mod faults;
 mod files;
 mod fleet;
 mod live;
@@ -29,7 +30,6 @@ mod report;
 mod schedule;
 mod search;
 mod target;
-mod verdict;
 mod verify;
 mod wire;
 mod worker;

@@ -13,7 +13,7 @@ use crate::plan::{Goal, Plan};
 use crate::search::{Climb, RATE_FIRST};
 use crate::target::{self, Target};
 use crate::worker::{Failure, Setup};
-use crate::{process, verdict};
+use crate::{faults, process};
 
 /// How long servers rest between two loads.
 const REST: Duration = Duration::from_millis(200);
@@ -49,7 +49,7 @@ fn prepare(plan: &Plan, target: &Target, protocol: crate::wire::Protocol) -> Res
 
 fn run(plan: &Plan, fleet: &mut Fleet, offer: &Offer, live: &mut Live) -> Result<Run, Failure> {
     let mut run = fleet.load(offer, live)?;
-    run.faults.extend(verdict::missed(&run, &plan.objectives));
+    run.faults.extend(faults::missed(&run, &plan.objectives));
     Ok(run)
 }
 

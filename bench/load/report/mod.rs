@@ -22,7 +22,7 @@ pub mod text;
 
 mod compare;
 mod figures;
-mod format;
+pub mod format;
 mod verdict;
 mod words;
 

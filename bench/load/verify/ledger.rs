@@ -28,8 +28,10 @@ const STEP_MS: u64 = 8;
 pub const ABSENT: u32 = 0;
 /// `until` of a key that does not expire.
 pub const FOREVER: u32 = UNTIL_MASK as u32;
-/// Locks for keys with writes under way. A power of two; many more than threads.
-const LOCKS: usize = 64;
+/// Locks for keys with writes under way. A power of two, and more than threads.
+const LOCKS: usize = 16;
+/// Writes under way for which a lock's table has room from the start.
+const WRITING: usize = 112;
 
 /// What is known of a key at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +113,9 @@ impl Ledger {
         Self {
             known: (0..keys).map(|_| AtomicU64::new(0)).collect(),
             next: AtomicU64::new(1),
-            writing: (0..LOCKS).map(|_| Mutex::new(Keys::default())).collect(),
+            writing: (0..LOCKS)
+                .map(|_| Mutex::new(Keys::with_capacity_and_hasher(WRITING, FixedState::default())))
+                .collect(),
         }
     }
 

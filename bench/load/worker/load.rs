@@ -52,8 +52,10 @@ pub struct Load {
     pub pacing: Pacing,
     /// When it begins.
     pub begin: u64,
-    /// Requests that were to be sent before this are not measured. `u64::MAX`: none are.
+    /// When what is measured begins; `u64::MAX`: never.
     pub measure: u64,
+    /// Requests that were to be sent before this are not counted: first the beginning, then that of what is measured.
+    pub counted: u64,
     /// When it ends; `u64::MAX`: when the source does.
     pub end: u64,
     /// Requests that may still be sent.
@@ -65,11 +67,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// Whether a request that was to be sent at `intended` is measured, or comes before what is.
-    /// Those from before that end within it belong to neither.
+    /// Whether a request that was to be sent at `intended` is counted. One from before the measured
+    /// time that is answered within it is not.
     #[inline]
     pub fn counts(&self, intended: u64) -> bool {
-        intended >= self.measure
+        intended >= self.counted
     }
 
     /// Whether requests follow a schedule.
@@ -121,7 +123,7 @@ impl Desk {
             self.ask_next(client, intended, now);
         }
         loop {
-            let Some(Load { pacing: Pacing::Open(schedule, _), begin, measure, end, issuing, left, .. }) =
+            let Some(Load { pacing: Pacing::Open(schedule, _), begin, counted, end, issuing, left, .. }) =
                 &mut self.load
             else {
                 return;
@@ -136,7 +138,7 @@ impl Desk {
             }
             *left -= 1;
             schedule.advance(&mut self.rng);
-            if intended >= *measure {
+            if intended >= *counted {
                 record(&mut self.sample.slip, now - intended);
             }
             match self.take_turn() {

@@ -7,6 +7,8 @@
 mod desk;
 mod lane;
 mod load;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ use socket2::{Domain, Protocol as Transport, Socket, Type};
 pub use self::desk::Desk;
 use self::lane::State;
 pub use self::load::{Load, Pacing, Source};
-use crate::outcome::Sample;
+use crate::outcome::{Latencies, Sample};
 use crate::verify::{Ledger, Stamper};
 use crate::wire::{Credentials, Protocol};
 use crate::workload::{KeyNames, Mix, Picker, Sizes, Ttls};
@@ -126,8 +128,8 @@ pub enum Order {
 
 /// What a worker reports.
 pub enum News {
-    /// Every connection is ready.
-    Ready,
+    /// Every connection is ready; how many there are, and how long each took.
+    Ready(u64, Box<Latencies>),
     /// How many connections are, and how many requests of the load are over.
     Progress(usize, u64),
     /// A stretch of the load is over: when it began, and what was measured in it.
@@ -196,7 +198,8 @@ impl Worker {
                 return Ok(());
             }
         }
-        self.tell(News::Ready);
+        let connects = std::mem::replace(&mut self.desk.sample, Sample::empty());
+        self.tell(News::Ready(connects.counts.connects, Box::new(connects.connect)));
         while let Ok(Order::Load(load, stretch)) = orders.recv() {
             self.load(*load, stretch)?;
         }
@@ -218,7 +221,6 @@ impl Worker {
         };
         self.stretch = (load.begin, first, stretch);
         self.next_storm = self.desk.setup.storm.map_or(u64::MAX, |every| load.begin + every.as_nanos() as u64);
-        self.desk.sample = Sample::empty();
         self.desk.begin(load);
         while !self.is_over()? {
             self.turn()?;
@@ -361,7 +363,10 @@ impl Worker {
 
     fn end_stretch(&mut self) {
         let (begin, end, length) = self.stretch;
-        let Some(load) = &self.desk.load else { return };
+        let Some(load) = &mut self.desk.load else { return };
+        if end >= load.measure {
+            load.counted = load.measure;
+        }
         if end >= load.end {
             // The last one goes on until all is answered.
             self.stretch.1 = u64::MAX;

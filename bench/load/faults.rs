@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fleet::Offer;
 use crate::outcome::{Fault, Latencies, Objective, Pace, Run};
+use crate::report::format;
 
 /// The generator may be so late at p99, whatever the latencies are.
 const SLIP_FREE: Duration = Duration::from_micros(500);
@@ -16,7 +17,7 @@ pub fn at(latencies: &Latencies, percentile: f64) -> Duration {
 }
 
 /// What is wrong with a run, apart from objectives.
-pub fn faults(run: &Run) -> Vec<Fault> {
+pub fn of(run: &Run) -> Vec<Fault> {
     let counts = &run.total.counts;
     // What went wrong before the measured time counts too.
     let (mut wrong, mut lost, mut errors) = (0, 0, 0);
@@ -55,16 +56,18 @@ fn late(run: &Run) -> Option<Fault> {
     let allowed = SLIP_FREE.max(at(&run.total.latency(), 99.0).mul_f64(SLIP_PART));
     (matches!(run.pace, Pace::Open { .. }) && slip > allowed).then(|| {
         Fault::Late(format!(
-            "the generator itself was late: 1 % of the requests were looked at more than {slip:.1?} after their time, \
-             and {allowed:.1?} are allowed: give it more --cpus, CPUs of its own, or a lower rate"
+            "the generator itself was late: 1 % of the requests were looked at more than {} after their time, and {} are allowed: \
+             give it more --cpus, CPUs of its own, or a lower rate",
+            format::duration(slip.as_nanos() as f64),
+            format::limit(allowed)
         ))
     })
 }
 
 /// An end before its time.
 pub fn interrupted(run: &Run, offer: &Offer) -> Fault {
-    let of = offer.duration.map_or(String::new(), |duration| format!(" of {duration:?}"));
-    Fault::Interrupted(format!("interrupted after {:.1?}{of}", run.total.time))
+    let of = offer.duration.map_or(String::new(), |duration| format!(" of {}", format::limit(duration)));
+    Fault::Interrupted(format!("interrupted after {}{of}", format::seconds(run.total.time)))
 }
 
 /// The objectives that a run misses.
@@ -73,11 +76,8 @@ pub fn missed(run: &Run, objectives: &[Objective]) -> Vec<Fault> {
     let miss = |objective: &Objective| {
         let found = at(&latency, objective.percentile);
         (found > objective.limit).then(|| {
-            Fault::Objective(format!(
-                "{} is {found:.3?}, and {:?} is the objective",
-                name(objective.percentile),
-                objective.limit
-            ))
+            let (found, limit) = (format::duration(found.as_nanos() as f64), format::limit(objective.limit));
+            Fault::Objective(format!("{} is {found}, and {limit} is the objective", name(objective.percentile)))
         })
     };
     objectives.iter().filter_map(miss).collect()

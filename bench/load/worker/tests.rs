@@ -1,0 +1,223 @@
+//! A desk without sockets, and Ringfence's own node as its server, joined by plain calls.
+//!
+//! Goal: what a correct server answers is never called wrong, however its bytes are
+//! cut; what an incorrect one answers is; and no request costs an allocation.
+//! Method: [`Pair`] carries bytes both ways, and a test may change them on the way.
+
+use clap::Parser;
+use ringfence::base::{KeyHasher, UnixMillis};
+use ringfence::engine::{Policy, Shard, ShardConfig};
+use ringfence::node::mailbox::ConnId;
+use ringfence::node::session::Scope;
+use ringfence::node::topology::Topology;
+use ringfence::node::{Limits, Node, NodeConfig, ServerInfo};
+
+use super::*;
+use crate::cli::Cli;
+use crate::outcome::Counts;
+use crate::plan::Plan;
+use ringfence::base::rng::Rng;
+
+/// Time that passes from one exchange to the next.
+const TICK_NS: u64 = 50_000;
+/// When the node's clock begins.
+const UNIX_MS: u64 = 1_700_000_000_000;
+
+/// A desk and its server.
+struct Pair {
+    desk: Desk,
+    node: Node,
+    connections: Vec<ConnId>,
+    now: u64,
+    /// The other list of lanes with something to say.
+    dirty: Vec<u32>,
+    /// What the desk has allocated.
+    allocations: u64,
+}
+
+impl Pair {
+    /// A desk with the options of a command line, connected.
+    fn new(options: &str) -> Self {
+        let words = ["ringfence-bench", "--target", "127.0.0.1:1"].into_iter().chain(options.split_whitespace());
+        let plan = Plan::new(Cli::parse_from(words)).expect("the options are right");
+        let setup = plan.setup("127.0.0.1:1", "127.0.0.1:1".parse().expect("an address"), plan.protocol, None);
+        let mut pair = Self {
+            desk: Desk::new(Arc::new(setup.expect("the options are right")), 0),
+            node: node(),
+            connections: Vec::new(),
+            now: 1_000_000,
+            dirty: Vec::new(),
+            allocations: 0,
+        };
+        for lane in std::mem::take(&mut pair.desk.reopen) {
+            pair.connections.push(pair.node.open(Scope::Host, "127.0.0.1".into()));
+            pair.desk.prepare(lane, pair.now);
+            pair.desk.connected(lane, pair.now);
+        }
+        pair.exchange(&mut |bytes| vec![bytes]);
+        assert!(pair.desk.is_ready());
+        pair
+    }
+
+    /// Begins a closed loop of so many requests.
+    fn begin(&mut self, requests: u64) {
+        self.desk.begin(Load {
+            source: Source::Mix,
+            pacing: Pacing::Closed(self.desk.setup.pipeline),
+            begin: self.now,
+            measure: self.now,
+            counted: self.now,
+            end: u64::MAX,
+            left: requests,
+            issuing: true,
+            finished: 0,
+        });
+    }
+
+    /// Carries what the desk has to say to the node, and each of the node's answers back in the pieces
+    /// that `cut` makes of it.
+    fn exchange(&mut self, cut: &mut impl FnMut(Vec<u8>) -> Vec<Vec<u8>>) {
+        self.now += TICK_NS;
+        self.node.set_time(UNIX_MS * 1000 + self.now / 1000);
+        // The two lists take turns, so that neither is made anew.
+        let mut dirty = std::mem::replace(&mut self.desk.dirty, std::mem::take(&mut self.dirty));
+        for lane in dirty.drain(..) {
+            self.desk.lanes[lane as usize].dirty = false;
+            let mut bytes = std::mem::take(&mut self.desk.lanes[lane as usize].out);
+            let connection = self.connections[lane as usize];
+            self.node.receive(connection, &bytes);
+            bytes.clear();
+            self.desk.lanes[lane as usize].out = bytes;
+            while let Some(output) = self.node.take_output(connection) {
+                for piece in cut(output.clone()) {
+                    let now = self.now;
+                    self.count(|desk| desk.received(lane, &piece, now).expect("they are replies"));
+                }
+                self.node.sent(connection, output);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Lets the desk do something, and counts what it allocates.
+    fn count(&mut self, act: impl FnOnce(&mut Desk)) {
+        self.allocations += allocation_counter::measure(|| act(&mut self.desk)).count_total;
+    }
+
+    /// Makes a load to its end, and answers what was counted.
+    fn run(&mut self, requests: u64, mut cut: impl FnMut(Vec<u8>) -> Vec<Vec<u8>>) -> Counts {
+        self.begin(requests);
+        loop {
+            let now = self.now;
+            self.count(|desk| desk.issue(now));
+            if self.desk.outstanding == 0 {
+                break;
+            }
+            self.exchange(&mut cut);
+        }
+        std::mem::take(&mut self.desk.sample.counts)
+    }
+}
+
+/// A node of one core that owns everything.
+fn node() -> Node {
+    let hasher = KeyHasher::new(7);
+    let topology = Topology::new(3, None, vec![(7000, vec![(0, 16383)])]).expect("all slots are owned");
+    let shard = Shard::new(ShardConfig {
+        budget_bytes: Shard::BUDGET_BYTES_MIN.max(64 << 20),
+        policy: Policy::Clock,
+        value_bytes_max: 1 << 20,
+        hasher: hasher.clone(),
+    });
+    let limits = Limits {
+        key_bytes_max: 256,
+        value_bytes_max: 1 << 20,
+        args_max: 1024,
+        request_bytes_max: 16 << 20,
+        output_soft_bytes_max: 16 << 20,
+        output_hard_bytes_max: 32 << 20,
+    };
+    let server = ServerInfo {
+        run_id: "0".repeat(40),
+        pid: 1,
+        port: 6379,
+        started_at: UnixMillis(UNIX_MS),
+        cpu: 0,
+        settings: Vec::new(),
+    };
+    Node::new(NodeConfig { core: 0, topology, limits, server, hasher }, shard.expect("there is memory"))
+}
+
+/// The options of a load in which everything happens: overwrites, removals, times to live that pass
+/// while it lasts, values of every kind of size, reads of several keys.
+const EVERYTHING: &str = "--closed --pipeline 7 --connections 5 --keys 300 --distribution zipf:1.1 --seed 5 \
+     --mix get=10,set=4,delete=1,mget=2 --value-size 0:1,1-30:3,64-2000:5 --ttl none:1,1ms-40ms:3";
+
+#[test]
+fn a_correct_server_is_not_accused_however_its_replies_are_cut() {
+    let mut rng = Rng::new(11);
+    let mut pair = Pair::new(EVERYTHING);
+    let counts = pair.run(60_000, |bytes| {
+        let mut pieces = Vec::new();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(1 + rng.below(rest.len().min(300) as u64) as usize);
+            pieces.push(piece.to_vec());
+            rest = behind;
+        }
+        pieces
+    });
+    assert_eq!((counts.answered, counts.sent, counts.violations, counts.errors), (60_000, 60_000, 0, 0));
+    assert!(counts.hits > 10_000 && counts.misses > 10_000, "{counts:?}");
+    // The deadline that the ledger keeps is rounded up, and the node's clock is the desk's.
+    assert!(counts.hits_expected.abs_diff(counts.hits) < counts.hits / 5, "{counts:?}");
+}
+
+#[test]
+fn what_a_server_changes_is_noticed() {
+    let mut rng = Rng::new(12);
+    let mut pair = Pair::new("--closed --pipeline 4 --connections 3 --keys 50 --value-size 40 --mix get=1,set=1");
+    let mut changed = 0;
+    let counts = pair.run(20_000, |mut bytes| {
+        // A byte in the middle of a value: behind `$40` and before the next reply.
+        let value = bytes.windows(5).position(|w| w == b"$40\r\n").filter(|_| rng.below(50) == 0);
+        if let Some(at) = value {
+            bytes[at + 5 + rng.below(40) as usize] ^= 1 << rng.below(8);
+            changed += 1;
+        }
+        vec![bytes]
+    });
+    assert!(changed > 10);
+    assert_eq!(counts.violations, changed, "{:?}", pair.desk.examples);
+    assert!(!pair.desk.examples.is_empty());
+}
+
+#[test]
+fn replies_in_the_wrong_order_are_noticed() {
+    let mut pair = Pair::new("--closed --pipeline 2 --connections 1 --keys 1000 --value-size 40 --mix get=1,set=3");
+    let mut swapped = 0;
+    let counts = pair.run(20_000, |bytes| {
+        const HIT: usize = 5 + 40 + 2;
+        if bytes.len() == 2 * HIT && bytes[..HIT] != bytes[HIT..] {
+            swapped += 1;
+            return vec![bytes[HIT..].to_vec(), bytes[..HIT].to_vec()];
+        }
+        vec![bytes]
+    });
+    assert!(swapped > 10);
+    assert_eq!(counts.violations, 2 * swapped, "{:?}", pair.desk.examples);
+}
+
+/// In steady state: buffers, histograms and the tables of writes under way have grown as far as they grow.
+#[test]
+fn a_request_costs_no_allocation() {
+    for options in ["--closed --pipeline 16", "--closed --mix get=1,set=1,delete=1 --ttl 1s --distribution zipf:1"] {
+        let mut pair = Pair::new(&format!("{options} --connections 50 --keys 10000 --seed 3"));
+        pair.run(400_000, |bytes| vec![bytes]);
+        let before = pair.allocations;
+        let counts = pair.run(400_000, |bytes| vec![bytes]);
+        let grown = pair.allocations - before;
+        assert_eq!(counts.answered, 400_000);
+        assert_eq!(grown, 0, "in 400,000 requests with {options}");
+    }
+}
