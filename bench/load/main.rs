@@ -83,8 +83,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
         return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(NO_RUN) };
     }
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    eprintln!("ringfence-bench: {}: --help shows the options", first.trim_start_matches("error: "));
+    // What is wrong and what would be right; not the usage and the pointer to it, which fill a screen.
+    let lines =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    eprintln!("ringfence-bench: {}: --help shows the options", line.trim_start_matches("error: "));
     ExitCode::from(NO_RUN)
 }
 

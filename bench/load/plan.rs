@@ -285,6 +285,11 @@ fn check_numbers(cli: &Cli) -> Result<(), String> {
 }
 
 fn check_combinations(cli: &Cli, protocol: Protocol) -> Result<(), String> {
+    for (option, word) in [("--user", &cli.user), ("--password", &cli.password)] {
+        if word.as_ref().is_some_and(|word| word.chars().any(char::is_control)) {
+            return Err(format!("{option}: it has a control character in it, which no protocol carries: leave it out"));
+        }
+    }
     let is_resp = matches!(protocol, Protocol::Resp2 | Protocol::Resp3);
     if cli.routing == Routing::Cluster && !is_resp {
         return Err(format!("--routing cluster: {protocol} has no slots: give --protocol resp2 or resp3"));
@@ -388,8 +393,10 @@ fn workload(cli: &Cli, protocol: Protocol) -> Result<Workload, String> {
             .parse()
             .expect("a number is a size"),
     };
-    let names =
-        KeyNames::new(&cli.key_prefix, &key_sizes, keys, group).map_err(|error| format!("--key-size: {error}"))?;
+    let names = KeyNames::new(&cli.key_prefix, &key_sizes, keys, group).map_err(|error| {
+        let option = if error.starts_with("the prefix") { "--key-prefix" } else { "--key-size" };
+        format!("{option}: {error}")
+    })?;
     let text = |text: fn(&Preset) -> &'static str, default| or_preset(text, default);
     Ok(Workload {
         keys,
