@@ -1,7 +1,6 @@
 //! The workers of one server, as one: started, told what to do, waited for, and
 //! their measurements put together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,9 +11,9 @@ use ringfence::base::rng::Rng;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::faults;
+use crate::gathering::Gathering;
 use crate::live::Live;
-use crate::outcome::{Interval, Latencies, Pace, ProcessCost, Run, Sample, latencies};
-use crate::process::Watch;
+use crate::outcome::{Latencies, Pace, Run, latencies};
 use crate::schedule::Schedule;
 use crate::worker::{Failure, Load, News, Order, Pacing, Setup, Source, Worker};
 use crate::workload::trace::Trace;
@@ -27,8 +26,6 @@ const LEAD_NS: u64 = 5_000_000;
 const LOOK: Duration = Duration::from_millis(50);
 /// Loads shorter than this have short intervals.
 const SHORT: Duration = Duration::from_secs(10);
-/// Intervals of one run that are kept.
-const INTERVALS_MAX: usize = 600;
 
 /// One load on all workers.
 #[derive(Clone, Debug)]
@@ -201,9 +198,9 @@ impl Fleet {
             let news = self.listen(time)?;
             gathering.look(self.setup.now());
             match news {
-                Some((_, News::Stretch(begin, sample))) => gathering.add(begin, *sample),
+                Some((_, News::Stretch(begin, sample))) => gathering.add(begin, &sample),
                 Some((_, News::Done(begin, sample, examples))) => {
-                    gathering.add(begin, *sample);
+                    gathering.add(begin, &sample);
                     gathering.done += 1;
                     gathering.examples.extend(examples);
                 }
@@ -275,153 +272,4 @@ fn pin(cpu: usize) -> Result<(), Failure> {
     // The default slack of 50 µs would add to every sleep. Without leave to change it, sleeps are a little late.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZero::new(1));
     Ok(())
-}
-
-/// What has been measured so far.
-pub struct Gathering {
-    /// When the load began, in nanoseconds of the workers' clock.
-    pub begin: u64,
-    /// When its measured part did.
-    pub measure: u64,
-    /// When it ends; `u64::MAX`: when the requests are used up.
-    pub end: u64,
-    /// Requests that are over, by worker.
-    pub finished: Vec<u64>,
-    workers: usize,
-    /// What was measured in each interval: when that began, and how many stretches of workers it is made of.
-    intervals: BTreeMap<u64, (Sample, usize)>,
-    /// The length of an interval; the first one measured begins at `measure`.
-    width: u64,
-    done: usize,
-    examples: Vec<String>,
-    generator: Costs,
-    server: Costs,
-}
-
-impl Gathering {
-    fn new((begin, measure, end): (u64, u64, u64), width: u64, workers: usize, server: Vec<u32>) -> Self {
-        Self {
-            begin,
-            measure,
-            end,
-            width,
-            finished: vec![0; workers],
-            workers,
-            intervals: BTreeMap::new(),
-            done: 0,
-            examples: Vec::new(),
-            generator: Costs::new(vec![std::process::id()]),
-            server: Costs::new(server),
-        }
-    }
-
-    /// How long until costs have to be read.
-    fn next_look(&self, now: u64) -> Duration {
-        let next = if self.generator.watch.is_none() { self.measure } else { self.end };
-        Duration::from_nanos(next.saturating_sub(now).max(100_000))
-    }
-
-    /// Reads costs where the measured time begins and ends.
-    fn look(&mut self, now: u64) {
-        for costs in [&mut self.generator, &mut self.server] {
-            costs.look(now >= self.measure, now >= self.end);
-        }
-    }
-
-    fn add(&mut self, begin: u64, sample: Sample) {
-        let at = self.interval_of(begin);
-        let interval = self.intervals.entry(at).or_insert_with(|| (Sample::empty(), 0));
-        interval.0.merge(&sample);
-        interval.0.time += sample.time;
-        interval.1 += 1;
-        if self.intervals.len() > INTERVALS_MAX {
-            self.widen();
-        }
-    }
-
-    /// The interval to which a stretch that began at `begin` belongs.
-    fn interval_of(&self, begin: u64) -> u64 {
-        match begin.checked_sub(self.measure) {
-            Some(behind) => self.measure + behind / self.width * self.width,
-            None => self.measure - (self.measure - begin).div_ceil(self.width) * self.width,
-        }
-    }
-
-    /// Doubles the length of all intervals: a long run has no more of them than a page can show.
-    fn widen(&mut self) {
-        self.width *= 2;
-        for (begin, (sample, stretches)) in std::mem::take(&mut self.intervals) {
-            let at = self.interval_of(begin);
-            let interval = self.intervals.entry(at).or_insert_with(|| (Sample::empty(), 0));
-            interval.0.merge(&sample);
-            interval.0.time += sample.time;
-            interval.1 += stretches;
-        }
-    }
-
-    /// Replies per second and latencies of the last interval that all workers have reported.
-    pub fn latest(&self) -> Option<(f64, Latencies)> {
-        let (sample, _) = self.intervals.values().rev().find(|(_, stretches)| *stretches >= self.workers)?;
-        Some((sample.rate() * self.workers as f64, sample.latency()))
-    }
-
-    /// Wrong and failed requests so far.
-    pub fn wrong(&self) -> u64 {
-        self.intervals.values().map(|(s, _)| s.counts.errors + s.counts.violations + s.counts.lost).sum()
-    }
-
-    fn into_run(mut self, offer: &Offer, now: u64) -> Run {
-        self.end = self.end.min(now);
-        self.look(now);
-        let mut total = Sample::empty();
-        let mut intervals = Vec::new();
-        for (begin, (mut sample, _)) in self.intervals {
-            // Workers run beside each other, and each has added its time.
-            sample.time /= self.workers as u32;
-            if offer.pace == Pace::Closed {
-                // What was intended is what was done.
-                sample.service = sample.latency();
-            }
-            let measured = begin >= self.measure;
-            if measured {
-                total.merge(&sample);
-                total.time += sample.time;
-            }
-            intervals.push(Interval { at: Duration::from_nanos(begin.saturating_sub(self.begin)), measured, sample });
-        }
-        Run {
-            pace: offer.pace,
-            total,
-            intervals,
-            generator: self.generator.cost.unwrap_or(NO_COST),
-            server: self.server.cost,
-            examples: self.examples,
-            faults: Vec::new(),
-        }
-    }
-}
-
-const NO_COST: ProcessCost = ProcessCost { pid: 0, cpu: Duration::ZERO, rss: 0, rss_peak: 0 };
-
-/// What processes use between two moments.
-struct Costs {
-    pids: Vec<u32>,
-    watch: Option<Watch>,
-    cost: Option<ProcessCost>,
-}
-
-impl Costs {
-    fn new(pids: Vec<u32>) -> Self {
-        Self { pids, watch: None, cost: None }
-    }
-
-    /// Reads what is to be read at this moment. Of a process that is gone nothing is said.
-    fn look(&mut self, has_begun: bool, has_ended: bool) {
-        if has_begun && self.watch.is_none() && !self.pids.is_empty() {
-            self.watch = Watch::start(&self.pids).ok();
-        }
-        if has_ended && self.cost.is_none() {
-            self.cost = self.watch.as_ref().and_then(|watch| watch.cost().ok());
-        }
-    }
 }

@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use crate::faults::at;
-use crate::fleet::{Gathering, Offer};
+use crate::fleet::Offer;
+use crate::gathering::Gathering;
 use crate::report::format;
 
 /// Writes over one line of the standard error, at most ten times a second.

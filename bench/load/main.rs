@@ -8,7 +8,7 @@
 //! | `wire` | requests to bytes, bytes to replies, for each protocol |
 //! | `verify` | values that say what they are, and which of them a read may see |
 //! | `worker` | a thread with its ring, and the clients on it |
-//! | `fleet` | all workers as one; what they measured, put together |
+//! | `fleet`, `gathering` | all workers as one; what they measured, put together |
 //! | `target`, `peers`, `process` | the server: first contact, started by us, what it costs |
 //! | `search`, `faults` | the climb to the highest rate; what speaks against a run |
 //! | `outcome`, `report`, `live` | what was found out, and how it is shown |
@@ -20,6 +20,7 @@ mod cli;
 mod faults;
 mod files;
 mod fleet;
+mod gathering;
 mod live;
 mod measure;
 mod outcome;
