@@ -157,6 +157,7 @@ impl Fleet {
             end: u64::MAX,
             left: u64::MAX,
             issuing: true,
+            exhausted: false,
             finished: 0,
         })?;
         let mut written = vec![0; self.orders.len()];
@@ -245,7 +246,7 @@ impl Fleet {
             let (share, rest) = (requests / workers as u64, requests % workers as u64);
             share + u64::from((index as u64) < rest)
         });
-        Load { source, pacing, begin, measure, counted: begin, end, left, issuing: true, finished: 0 }
+        Load { source, pacing, begin, measure, counted: begin, end, left, issuing: true, exhausted: false, finished: 0 }
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Load {
     pub left: u64,
     /// Whether requests are still sent.
     pub issuing: bool,
+    /// Whether there are no more to send, though there may be time.
+    pub exhausted: bool,
     /// Requests that are over.
     pub finished: u64,
 }
@@ -123,22 +125,17 @@ impl Desk {
             self.ask_next(client, intended, now);
         }
         loop {
-            let Some(Load { pacing: Pacing::Open(schedule, _), begin, counted, end, issuing, left, .. }) =
-                &mut self.load
-            else {
-                return;
-            };
-            let intended = *begin + schedule.next_ns();
-            if !*issuing || intended > now {
-                return;
-            }
-            if intended >= *end || *left == 0 {
-                *issuing = false;
+            let Some(load) = &mut self.load else { return };
+            let Pacing::Open(schedule, _) = &mut load.pacing else { return };
+            let intended = load.begin + schedule.next_ns();
+            load.exhausted |= load.left == 0;
+            load.issuing &= intended < load.end && !load.exhausted;
+            if !load.issuing || intended > now {
                 return;
             }
-            *left -= 1;
+            load.left -= 1;
             schedule.advance(&mut self.rng);
-            if intended >= *counted {
+            if load.counts(intended) {
                 record(&mut self.sample.slip, now - intended);
             }
             match self.take_turn() {
@@ -154,9 +151,8 @@ impl Desk {
             loop {
                 let Some(load) = &mut self.load else { return };
                 let Pacing::Closed(batch) = load.pacing else { return };
-                if now >= load.end || load.left == 0 {
-                    load.issuing = false;
-                }
+                load.exhausted |= load.left == 0;
+                load.issuing &= now < load.end && !load.exhausted;
                 if asked == batch || !load.issuing {
                     break;
                 }
@@ -183,6 +179,7 @@ impl Desk {
                 None => {
                     if let Some(load) = &mut self.load {
                         load.issuing = false;
+                        load.exhausted = true;
                     }
                     break;
                 }

@@ -4,8 +4,10 @@
 //! of a completion and the next moment on the schedule. While that is close, it
 //! looks for completions without sleeping: a timer would come too late.
 
+mod ask;
 mod desk;
 mod lane;
+mod life;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -237,6 +239,10 @@ impl Worker {
             return Ok(false);
         }
         let now = self.desk.setup.now();
+        // Behind the last request there may be time left, which belongs to what is measured.
+        if load.end != u64::MAX && now < load.end && !load.exhausted && !interrupted {
+            return Ok(false);
+        }
         if interrupted && load.end > now {
             load.end = now;
             load.issuing = false;

@@ -70,6 +70,7 @@ impl Pair {
             end: u64::MAX,
             left: requests,
             issuing: true,
+            exhausted: false,
             finished: 0,
         });
     }
