@@ -37,6 +37,8 @@ const SPIN_NS: u64 = 60_000;
 const SLEEP_MAX: Duration = Duration::from_millis(1);
 /// How often lanes are looked at for requests that are not answered.
 const WATCH_NS: u64 = 50_000_000;
+/// Lanes that are closed, and opened, in one turn at most.
+const LANES_PER_TURN: usize = 4;
 /// How long an interrupted load waits for replies.
 const INTERRUPTED_NS: u64 = 1_000_000_000;
 
@@ -384,17 +386,22 @@ impl Worker {
         self.stretch = (end, end + length, length);
     }
 
-    /// Closes and opens the lanes that are to be opened anew, as fast as is allowed.
+    /// Closes and opens lanes that are to be opened anew, as fast as is allowed. A few at a time: each takes
+    /// some system calls, and meanwhile requests become due.
     #[inline]
     fn open_lanes(&mut self, now: u64) -> Result<(), Failure> {
-        while let Some(index) = self.desk.reopen.pop_front() {
+        for _ in 0..LANES_PER_TURN {
+            let Some(index) = self.desk.reopen.pop_front() else { break };
             self.desk.lanes[index as usize].state = State::Waiting;
             if let Some(socket) = self.desk.close(index) {
                 close(&socket);
             }
             self.opening.push_back(index);
         }
-        while !self.opening.is_empty() && now >= self.next_connect {
+        for _ in 0..LANES_PER_TURN {
+            if self.opening.is_empty() || now < self.next_connect {
+                break;
+            }
             if let Some(rate) = self.desk.setup.connect_rate {
                 let gap = (1e9 / rate * self.desk.setup.workers as f64) as u64;
                 self.next_connect = if self.next_connect == 0 { now } else { self.next_connect } + gap;
@@ -469,7 +476,11 @@ impl Worker {
     }
 
     fn next_connect_due(&self) -> u64 {
-        if self.opening.is_empty() { u64::MAX } else { self.next_connect }
+        match (self.desk.reopen.is_empty(), self.opening.is_empty()) {
+            (false, _) => 0,
+            (true, false) => self.next_connect,
+            (true, true) => u64::MAX,
+        }
     }
 }
 
