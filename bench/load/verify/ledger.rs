@@ -7,12 +7,14 @@
 //! under way at that time may have been applied in any order, so they stay allowed.
 //!
 //! ```text
-//! known, one word a key    63                 24 23            0
-//!                          [ floor (40)         ][ until (24)  ]
+//! known, one word a key    63                 24   23      22           0
+//!                          [ floor (40)         ][ mixed ][ until (23) ]
 //! ```
 //!
 //! `until` is when the newest acknowledged write expires, in steps of 8 ms since
-//! the ledger was made: 37 hours, and all that lies behind counts as never.
+//! the ledger was made: 18 hours, and all that lies behind counts as never. It is
+//! `mixed` when that write overlapped with others: then one of them may be the one
+//! that stayed, and the deadline accuses nobody.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -20,8 +22,10 @@ use std::sync::{Mutex, MutexGuard};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-const UNTIL_BITS: u32 = 24;
+const UNTIL_BITS: u32 = 23;
 const UNTIL_MASK: u64 = (1 << UNTIL_BITS) - 1;
+const MIXED: u64 = 1 << UNTIL_BITS;
+const FLOOR_SHIFT: u32 = UNTIL_BITS + 1;
 /// Milliseconds of one step of `until`.
 const STEP_MS: u64 = 8;
 /// `until` of a key that is not there.
@@ -40,6 +44,8 @@ pub struct Known {
     pub floor: u64,
     /// When the key expires, in steps; [`ABSENT`] or [`FOREVER`].
     pub until: u32,
+    /// Whether that may be another write's time.
+    pub mixed: bool,
 }
 
 impl Known {
@@ -48,17 +54,18 @@ impl Known {
         self.until == FOREVER || u64::from(self.until) * STEP_MS > now_ms
     }
 
-    /// The last moment at which the key may be there, in milliseconds.
+    /// The last moment at which write `floor` may be there, in milliseconds; `None` if it is not known or never.
     pub fn deadline_ms(self) -> Option<u64> {
-        (self.until != ABSENT && self.until != FOREVER).then_some(u64::from(self.until) * STEP_MS)
+        let expires = self.until != ABSENT && self.until != FOREVER && !self.mixed;
+        expires.then_some(u64::from(self.until) * STEP_MS)
     }
 
     fn pack(self) -> u64 {
-        self.floor << UNTIL_BITS | u64::from(self.until)
+        self.floor << FLOOR_SHIFT | if self.mixed { MIXED } else { 0 } | u64::from(self.until)
     }
 
     fn unpack(word: u64) -> Self {
-        Self { floor: word >> UNTIL_BITS, until: (word & UNTIL_MASK) as u32 }
+        Self { floor: word >> FLOOR_SHIFT, until: (word & UNTIL_MASK) as u32, mixed: word & MIXED != 0 }
     }
 }
 
@@ -172,7 +179,8 @@ impl Ledger {
         };
         let after = Known {
             floor: if left == Left::Unknown { before.floor } else { before.floor.max(ticket.floor) },
-            until: if alone { until } else { until.max(before.until) },
+            until,
+            mixed: !alone || left == Left::Unknown,
         };
         self.known[id as usize].store(after.pack(), Ordering::Release);
     }
@@ -201,8 +209,8 @@ mod tests {
         assert_eq!(ledger.known(KEY).until, FOREVER, "farther than can be written down");
         let removal = ledger.begin(KEY);
         ledger.end(KEY, removal, Left::Nothing);
-        assert_eq!(ledger.known(KEY), Known { floor: removal.sequence, until: ABSENT });
-        assert_eq!(ledger.known(KEY + 1), Known { floor: 0, until: ABSENT });
+        assert_eq!(ledger.known(KEY), Known { floor: removal.sequence, until: ABSENT, mixed: false });
+        assert_eq!(ledger.known(KEY + 1), Known { floor: 0, until: ABSENT, mixed: false });
     }
 
     #[test]
@@ -219,8 +227,9 @@ mod tests {
     fn overlapping_writes_stay_allowed_until_one_begins_after_them() {
         let ledger = ledger();
         let (a, b) = (ledger.begin(KEY), ledger.begin(KEY));
-        ledger.end(KEY, b, Left::Value(None));
+        ledger.end(KEY, b, Left::Value(Some(800)));
         assert_eq!(ledger.known(KEY).floor, a.sequence, "a may have been applied behind b");
+        assert_eq!(ledger.known(KEY).deadline_ms(), None, "and then its deadline is what counts");
         ledger.end(KEY, a, Left::Value(None));
         assert_eq!(ledger.known(KEY).floor, a.sequence);
         let c = ledger.begin(KEY);

@@ -88,10 +88,10 @@ mod tests {
     /// Each way in which a reply can be wrong is named; what may be is accepted.
     #[test]
     fn what_cannot_be_is_named() {
-        let (ours, before) = (Stamper::new(7, 1000), Stamper::new(6, 1000));
-        let never = Known { floor: 0, until: ledger::ABSENT };
-        let written = Known { floor: 5, until: ledger::FOREVER };
-        let expiring = Known { floor: 5, until: 100 };
+        let (ours, before, wide) = (Stamper::new(7, 1000), Stamper::new(6, 1000), Stamper::new(6, 5000));
+        let never = Known { floor: 0, until: ledger::ABSENT, mixed: false };
+        let written = Known { floor: 5, until: ledger::FOREVER, mixed: false };
+        let expiring = Known { floor: 5, until: 100, mixed: false };
         let deadline = expiring.deadline_ms().expect("it has one");
         let torn = {
             let (mut old, new) = (value(&ours, 3, 5, 200), value(&ours, 3, 6, 200));
@@ -109,6 +109,9 @@ mod tests {
             (value(&before, 3, 5, 100), written, 0, "earlier run"),
             (torn, written, 0, "torn"),
             (cut, written, 0, "length"),
+            (value(&wide, 3, 5, 5000), never, 0, "leftover"),
+            (value(&wide, 3, 5, 5000), written, 0, "earlier run"),
+            (b"surprise".repeat(3), written, 0, "not a value of this tool"),
             (b"surprise".repeat(10), never, 0, "not a value of this tool"),
             (b"surprise".repeat(10), written, 0, "not a value of this tool"),
             (value(&ours, 3, 5, 12), written, 0, "right"),

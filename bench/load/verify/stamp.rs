@@ -92,12 +92,15 @@ impl Stamper {
         let (run, len) = (word(0) as u32, (word(0) >> 32) as usize);
         let (of, sequence) = (word(8), word(16));
         let fill = &value[HEAD_BYTES..];
-        if len == value.len()
-            && of == id
-            && fill.len() + PLACES <= self.block.len()
-            && fill == self.fill(run, of, sequence, fill.len())
-        {
-            return if run == self.run { Found::Ours(sequence) } else { Found::Foreign };
+        if len == value.len() && of == id {
+            let is_longer = fill.len() + PLACES > self.block.len();
+            if is_longer && run != self.run {
+                // An earlier run had longer values than this one; so much of its fill is not kept.
+                return Found::Foreign;
+            }
+            if !is_longer && fill == self.fill(run, of, sequence, fill.len()) {
+                return if run == self.run { Found::Ours(sequence) } else { Found::Foreign };
+            }
         }
         Found::Wrong(self.what_is_wrong(id, value))
     }
@@ -116,14 +119,17 @@ impl Stamper {
         }
         let expected = self.fill(run, of, sequence, fill.len());
         match fill.iter().zip(expected).position(|(a, b)| a != b) {
-            None => format!("belongs to another key: it is write {sequence} to key {of}, not to key {id}"),
+            // Without a fill there is nothing that only a value of this tool would have.
+            None if run == self.run || !fill.is_empty() => {
+                format!("belongs to another key: it is write {sequence} to key {of}, not to key {id}")
+            }
             Some(at) if run == self.run => {
                 format!(
                     "is torn: it begins as write {sequence} to key {of}, and differs from it at byte {}",
                     at + HEAD_BYTES
                 )
             }
-            Some(_) => "is not a value of this tool: was the key written by something else? \
+            _ => "is not a value of this tool: was the key written by something else? \
                         Choose another --key-prefix, empty the server, or give --no-verify"
                 .into(),
         }
@@ -133,7 +139,7 @@ impl Stamper {
         let tag = Self::mix(self.run, id, 0).to_le_bytes();
         let compared = if value.len() < SHORT_BYTES { value.len() } else { 4 };
         if value[..compared] != tag[..compared] {
-            return Found::Wrong("belongs to another key, or to an earlier run".into());
+            return Found::Wrong("belongs to another key or to an earlier run, or is not a value of this tool".into());
         }
         if value.len() < SHORT_BYTES {
             return Found::Short;
