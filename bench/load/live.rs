@@ -44,7 +44,8 @@ impl Live {
         }
         self.last = Some(std::time::Instant::now());
         let gap = if self.context.is_empty() { "" } else { "  " };
-        let _ = write!(std::io::stderr(), "\r\x1b[K{}{gap}{}", self.context, text());
+        // Without wrapping: a line that is longer than the terminal is wide stays one line.
+        let _ = write!(std::io::stderr(), "\r\x1b[K\x1b[?7l{}{gap}{}\x1b[?7h", self.context, text());
     }
 
     /// Connections are being opened.
