@@ -241,7 +241,7 @@ Exit code:
   0    valid, and every objective met
   1    the run proves nothing or failed: the generator was late, replies were wrong or lost, an objective was missed
   2    it did not come to a run: wrong options, no server, a server that closes or answers something else
-  130  interrupted; the report of what ran is printed";
+  130  interrupted; once the load has begun, the report of what ran is printed";
 
 /// Objectives, separated by commas.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::faults;
 use crate::gathering::Gathering;
 use crate::live::Live;
-use crate::outcome::{Latencies, Pace, Run, latencies};
+use crate::outcome::{Fault, Latencies, Pace, Run, latencies};
 use crate::schedule::Schedule;
 use crate::worker::{Failure, Load, News, Order, Pacing, Setup, Source, Worker};
 use crate::workload::trace::Trace;
@@ -176,6 +176,9 @@ impl Fleet {
             }
             live.filling(written.iter().sum(), self.setup.keys);
         }
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Failure("interrupted while the keys were written, before the load".into()));
+        }
         Ok(())
     }
 
@@ -216,10 +219,12 @@ impl Fleet {
             run.total.connect = self.connect.clone();
             run.total.counts.connects = self.connects;
         }
+        run.faults = faults::of(&run);
         if self.interrupted.load(Ordering::Relaxed) {
-            run.faults.push(faults::interrupted(&run, offer));
+            // What is missing is missing for that reason.
+            run.faults.retain(|fault| !matches!(fault, Fault::Late(_)));
+            run.faults.insert(0, faults::interrupted(&run, offer));
         }
-        run.faults.extend(faults::of(&run));
         Ok(run)
     }
 

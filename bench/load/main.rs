@@ -39,7 +39,7 @@ mod workload;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -68,11 +68,12 @@ fn main() -> ExitCode {
     if cli.preset.as_deref() == Some("list") {
         return list_presets();
     }
-    match run(cli) {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    match run(cli, &interrupted) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("ringfence-bench: {}", failure.0);
-            ExitCode::from(NO_RUN)
+            ExitCode::from(if interrupted.load(Ordering::Relaxed) { INTERRUPTED } else { NO_RUN })
         }
     }
 }
@@ -103,8 +104,7 @@ fn list_presets() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
+fn run(cli: Cli, interrupted: &Arc<AtomicBool>) -> Result<ExitCode, Failure> {
     for signal in [SIGINT, SIGTERM] {
         // The second one ends the process at once.
         let flag = signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupted.clone())
@@ -116,7 +116,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let files = Files::open(&plan.cli).map_err(Failure)?;
     let began = clock::unix_us() / 1_000_000;
     let mut live = live::Live::new();
-    let outcome = measure::measure(&plan, &interrupted, &mut live);
+    let outcome = measure::measure(&plan, interrupted, &mut live);
     live.clear();
     let report = Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),

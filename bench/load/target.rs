@@ -137,26 +137,31 @@ pub fn probe(
     let mut dialogue = Dialogue::open(target, timeout)?;
     let mut bytes = Vec::new();
     let greetings = wire.greet(&mut bytes);
-    wire.get(PROBE, &mut bytes);
+    if !cluster {
+        wire.get(PROBE, &mut bytes);
+    }
     dialogue.send(&bytes)?;
     for _ in 0..greetings {
         if let Some(error) = dialogue.reply(&wire, Expected::Greeting)? {
             return Err(format!("{} refuses the connection: {error}{}", target.authority, remedy(&error)));
         }
     }
-    if let Some(error) = dialogue.reply(&wire, Expected::Get)? {
-        return Err(format!("{} refuses to serve: {error}{}", target.authority, remedy(&error)));
+    if cluster {
+        return fetch_map(&mut dialogue).map(Some);
     }
-    if cluster { fetch_map(&mut dialogue).map(Some) } else { Ok(None) }
+    match dialogue.reply(&wire, Expected::Get)? {
+        Some(error) => Err(format!("{} refuses to serve: {error}{}", target.authority, remedy(&error))),
+        None => Ok(None),
+    }
 }
 
 /// What to do about a refusal.
 pub fn remedy(error: &str) -> &'static str {
     let has = |word: &str| error.to_ascii_lowercase().contains(word);
-    if has("hello") || has("noproto") {
-        ": give --protocol resp2"
-    } else if has("auth") || has("wrongpass") || has("401") || has("403") {
+    if has("auth") || has("wrongpass") || has("401") || has("403") {
         ": give the right --user and --password"
+    } else if has("hello") || has("noproto") {
+        ": give --protocol resp2"
     } else if has("loading") {
         ": wait until it has loaded its data"
     } else {
