@@ -58,6 +58,26 @@ pub struct Cli {
     #[arg(long, value_name = "WORD", env = "RINGFENCE_PASSWORD", hide_env_values = true, help_heading = "Target")]
     pub password: Option<String>,
 
+    /// Speak TLS.
+    #[arg(long, help_heading = "Target")]
+    pub tls: bool,
+
+    /// Certificates to trust, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls", help_heading = "Target")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// Trust any certificate: for tests.
+    #[arg(long, requires = "tls", conflicts_with = "tls_ca", help_heading = "Target")]
+    pub tls_insecure: bool,
+
+    /// A certificate to show to the server, in PEM, and with --tls-key its key.
+    #[arg(long, value_name = "FILE", requires = "tls", requires = "tls_key", help_heading = "Target")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "Target")]
+    pub tls_key: Option<PathBuf>,
+
     /// How long a connection or a reply may take before it counts as lost.
     #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Target")]
     pub timeout: Span,

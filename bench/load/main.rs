@@ -9,7 +9,7 @@
 //! | `verify` | values that say what they are, and which of them a read may see |
 //! | `worker` | a thread with its ring, and the clients on it |
 //! | `fleet`, `gathering` | all workers as one; what they measured, put together |
-//! | `target`, `peers`, `process` | the server: first contact, started by us, what it costs |
+//! | `target`, `tls`, `peers`, `process` | the server: first contact, its trust, started by us, what it costs |
 //! | `search`, `faults` | the climb to the highest rate; what speaks against a run |
 //! | `outcome`, `report`, `live` | what was found out, and how it is shown |
 //!
@@ -31,6 +31,7 @@ mod report;
 mod schedule;
 mod search;
 mod target;
+mod tls;
 mod verify;
 mod wire;
 mod worker;

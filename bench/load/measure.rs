@@ -44,7 +44,7 @@ pub fn measure(plan: &Plan, interrupted: &Arc<AtomicBool>, live: &mut Live) -> R
 fn prepare(plan: &Plan, target: &Target, protocol: crate::wire::Protocol) -> Result<Setup, Failure> {
     let cluster = plan.routing == Routing::Cluster;
     let map = target::probe(target, protocol, plan.credentials.as_ref(), plan.timeout, cluster).map_err(Failure)?;
-    plan.setup(&target.authority, target.address, protocol, map).map_err(Failure)
+    plan.setup(target, protocol, map).map_err(Failure)
 }
 
 fn run(plan: &Plan, fleet: &mut Fleet, offer: &Offer, live: &mut Live) -> Result<Run, Failure> {
@@ -157,7 +157,7 @@ fn start(
 ) -> Result<Part, Failure> {
     live.set_context(spec.name.clone());
     let peer = Peer::start(spec, cpus).map_err(Failure)?;
-    let target = Target { authority: peer.address().to_string(), address: peer.address() };
+    let target = Target::resolve(&peer.address().to_string(), plan.tls.as_ref()).map_err(Failure)?;
     let setup = Arc::new(prepare(plan, &target, spec.protocol.unwrap_or(plan.protocol))?);
     if plan.workload.prefill {
         Fleet::start(setup.clone(), &plan.cpus, interrupted.clone(), live)?.fill(live)?;

@@ -1,7 +1,6 @@
 //! From the command line to a plan: everything that can be refused is refused here,
 //! with the option's name, before the first byte is sent.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use crate::fleet::Offer;
 use crate::outcome::{Objective, Pace};
 use crate::peers::Spec;
 use crate::target::{SlotMap, Target};
+use crate::tls;
 use crate::verify::{Ledger, Stamper, TOLERANCE_MS, TOLERANCE_SECONDS_MS};
 use crate::wire::{Credentials, Protocol};
 use crate::worker::Setup;
@@ -90,6 +90,8 @@ pub struct Plan {
     pub routing: Routing,
     /// Who to be.
     pub credentials: Option<Credentials>,
+    /// Whom to trust, with TLS.
+    pub tls: Option<tls::Options>,
     /// How long things may take.
     pub timeout: Duration,
     /// CPUs to make load on.
@@ -118,7 +120,12 @@ impl Plan {
         let protocol = cli.protocol.unwrap_or(Protocol::Resp2);
         check_numbers(&cli)?;
         check_combinations(&cli, protocol)?;
-        let target = if cli.against.is_empty() { Some(Target::resolve(&cli.target)?) } else { None };
+        let tls = cli.tls.then(|| tls::Options {
+            ca: cli.tls_ca.clone(),
+            insecure: cli.tls_insecure,
+            identity: cli.tls_cert.clone().zip(cli.tls_key.clone()),
+        });
+        let target = if cli.against.is_empty() { Some(Target::resolve(&cli.target, tls.as_ref())?) } else { None };
         let is_local = target.as_ref().is_none_or(|target| target.address.ip().is_loopback());
         let cpus = cpus("--cpus", &cli.cpus, &host.affinity)?;
         let cpus = cpus.unwrap_or_else(|| default_cpus(&host.affinity, is_local, cli.connections));
@@ -142,6 +149,7 @@ impl Plan {
             protocol,
             routing: cli.routing,
             credentials: cli.password.clone().map(|password| Credentials { user: cli.user.clone(), password }),
+            tls,
             timeout: cli.timeout.0,
             cpus,
             offer: offer(&cli, &workload),
@@ -157,27 +165,22 @@ impl Plan {
     ///
     /// # Errors
     /// One line: a name that the protocol does not take.
-    pub fn setup(
-        &self,
-        authority: &str,
-        address: SocketAddr,
-        protocol: Protocol,
-        map: Option<SlotMap>,
-    ) -> Result<Setup, String> {
+    pub fn setup(&self, target: &Target, protocol: Protocol, map: Option<SlotMap>) -> Result<Setup, String> {
         let workload = &self.workload;
         let mut name = Vec::new();
         workload.names.write(workload.keys - 1, &mut name);
         if !protocol.takes_key(&name) {
             return Err(format!("--key-prefix: {protocol} takes no key such as `{}`", name.escape_ascii()));
         }
-        let (nodes, slots) = map.map_or((vec![address], None), |map| (map.nodes, Some(map.owners)));
+        let (nodes, slots) = map.map_or((vec![target.address], None), |map| (map.nodes, Some(map.owners)));
         let seconds = matches!(protocol, Protocol::MemcacheText | Protocol::MemcacheMeta);
         let biggest =
             workload.trace.as_ref().and_then(|t| t.requests.iter().map(|r| r.bytes as usize).max()).unwrap_or(0);
         Ok(Setup {
             protocol,
             credentials: self.credentials.clone(),
-            authority: authority.to_owned(),
+            authority: target.authority.clone(),
+            tls: target.tls.clone(),
             nodes,
             slots,
             workers: self.cpus.len(),
@@ -214,7 +217,7 @@ impl Plan {
         let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
         if let Some(target) = &self.target {
             line("target", target.authority.clone());
-            line("protocol", self.protocol.to_string());
+            line("protocol", format!("{}{}", self.protocol, if self.tls.is_some() { " over TLS" } else { "" }));
         }
         if self.routing == Routing::Cluster {
             line("routing", "cluster".into());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringfence::base::SLOT_COUNT;
 
+use crate::tls::{self, Tls};
 use crate::wire::{Credentials, Expected, Progress, Protocol, Reply, Wire};
 
 /// The most that a slot map may take.
@@ -21,6 +22,8 @@ pub struct Target {
     pub authority: String,
     /// What it resolves to.
     pub address: SocketAddr,
+    /// TLS to it.
+    pub tls: Option<Tls>,
 }
 
 impl Target {
@@ -28,7 +31,7 @@ impl Target {
     ///
     /// # Errors
     /// One line that says what a target looks like, or that there is no such host.
-    pub fn resolve(text: &str) -> Result<Self, String> {
+    pub fn resolve(text: &str, tls: Option<&tls::Options>) -> Result<Self, String> {
         let has_port =
             text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !has_port {
@@ -39,7 +42,9 @@ impl Target {
         let mut found =
             text.to_socket_addrs().map_err(|error| format!("--target: `{text}` cannot be resolved: {error}"))?;
         let address = found.next().ok_or_else(|| format!("--target: `{text}` has no address"))?;
-        Ok(Self { authority: text.to_owned(), address })
+        let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+        let tls = tls.map(|options| Tls::new(options, host)).transpose()?;
+        Ok(Self { authority: text.to_owned(), address, tls })
     }
 }
 
@@ -52,9 +57,13 @@ pub struct SlotMap {
     pub owners: Box<[u16]>,
 }
 
+/// What can be read and written: a connection, or TLS on one.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
 /// A connection that waits for each reply.
 struct Dialogue<'a> {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     target: &'a Target,
     arrived: Vec<u8>,
 }
@@ -65,6 +74,13 @@ impl<'a> Dialogue<'a> {
             .map_err(|error| format!("{} cannot be reached: {error}: is the server running?", target.authority))?;
         let set = stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_write_timeout(Some(timeout)));
         set.map_err(|error| format!("--timeout: {error}"))?;
+        let stream: Box<dyn Stream> = match &target.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let session = tls.connect().map_err(|error| format!("--tls: {error}"))?;
+                Box::new(rustls::StreamOwned::new(session, stream))
+            }
+        };
         Ok(Self { stream, target, arrived: Vec::new() })
     }
 
@@ -77,12 +93,17 @@ impl<'a> Dialogue<'a> {
         let n = self.stream.read(&mut chunk).map_err(|error| self.broken(&error))?;
         if n == 0 {
             return Err(format!(
-                "{} closed the connection instead of answering: is --protocol right?",
-                self.target.authority
+                "{} closed the connection instead of answering: is --protocol right{}?",
+                self.target.authority,
+                self.about_tls()
             ));
         }
         self.arrived.extend_from_slice(&chunk[..n]);
         Ok(())
+    }
+
+    fn about_tls(&self) -> &'static str {
+        if self.target.tls.is_some() { ", and does it ask for --tls-cert" } else { ", and does it want --tls" }
     }
 
     fn broken(&self, error: &std::io::Error) -> String {
@@ -91,7 +112,8 @@ impl<'a> Dialogue<'a> {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 format!("{target} does not answer: is --protocol right, and --timeout long enough?")
             }
-            _ => format!("{target} broke the connection: {error}: is --protocol right?"),
+            ErrorKind::InvalidData => format!("{target} cannot be trusted: {error}: are --tls and its files right?"),
+            _ => format!("{target} broke the connection: {error}: is --protocol right{}?", self.about_tls()),
         }
     }
 
@@ -324,8 +346,8 @@ mod tests {
     #[test]
     fn targets_need_a_host_and_a_port() {
         for wrong in ["", "localhost", ":6379", "localhost:", "localhost:99999"] {
-            assert!(Target::resolve(wrong).is_err_and(|e| e.contains("127.0.0.1:6379")), "{wrong}");
+            assert!(Target::resolve(wrong, None).is_err_and(|e| e.contains("127.0.0.1:6379")), "{wrong}");
         }
-        assert_eq!(Target::resolve("[::1]:6379").map(|t| t.address), Ok("[::1]:6379".parse().unwrap()));
+        assert_eq!(Target::resolve("[::1]:6379", None).map(|t| t.address), Ok("[::1]:6379".parse().unwrap()));
     }
 }

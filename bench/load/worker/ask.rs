@@ -16,7 +16,7 @@ impl Desk {
     #[inline]
     pub fn mark(&mut self, index: u32) {
         let lane = &mut self.lanes[index as usize];
-        if !lane.dirty && !lane.out.is_empty() {
+        if !lane.dirty && lane.has_output() {
             lane.dirty = true;
             self.dirty.push(index);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ringfence::base::rng::Rng;
 
-use super::lane::{Client, Flight, Lane, State, What};
+use super::lane::{Client, Flight, Lane, What};
 use super::load::{Load, Pacing, Task};
 use super::{Failure, Setup};
 use crate::outcome::{Kind, Sample, record};
@@ -171,9 +171,7 @@ impl Desk {
             (What::Greeting, _) => {
                 let lane = &mut self.lanes[index as usize];
                 lane.greetings = lane.greetings.saturating_sub(1);
-                if lane.greetings == 0 && lane.state == State::Greeting {
-                    self.greeted(index, now);
-                }
+                self.look_whether_greeted(index, now);
                 return Ok(());
             }
             (what, Reply::Error(text)) => {

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use ringfence::io::ring::Key;
 
 use crate::outcome::Kind;
+use crate::tls::Session;
 use crate::verify::{Known, Ticket};
 use crate::wire::Expected;
 
@@ -96,7 +97,9 @@ pub struct Lane {
     pub state: State,
     /// When connecting began.
     pub opened: u64,
-    /// Bytes to send.
+    /// TLS on the connection.
+    pub session: Option<Box<Session>>,
+    /// Bytes to send; with TLS they are sealed first.
     pub out: Vec<u8>,
     /// The other buffer: empty, while `out` is filled and none is under way.
     pub spare: Vec<u8>,
@@ -126,6 +129,7 @@ impl Lane {
             socket: None,
             state: State::Closed,
             opened: 0,
+            session: None,
             out: Vec::new(),
             spare: Vec::new(),
             sending: false,
@@ -136,6 +140,24 @@ impl Lane {
             read: VecDeque::new(),
             greetings: 0,
         }
+    }
+
+    /// Whether there is something to send.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.session.as_ref().is_some_and(|session| session.has_to_say())
+    }
+
+    /// Takes what is to be sent, and leaves the other buffer for what comes next.
+    #[inline]
+    pub fn take_output(&mut self) -> Vec<u8> {
+        let mut other = std::mem::take(&mut self.spare);
+        let Some(session) = &mut self.session else { return std::mem::replace(&mut self.out, other) };
+        // The library seals into memory, which cannot fail.
+        let sealed = session.seal(&self.out, &mut other);
+        debug_assert!(sealed.is_ok(), "{sealed:?}");
+        self.out.clear();
+        other
     }
 
     /// The ring's name for it, as lane `index`.

@@ -6,6 +6,7 @@ use super::Failure;
 use super::desk::Desk;
 use super::lane::{Flight, Lane, State, What};
 use crate::outcome::{Kind, record};
+use crate::tls::Session;
 
 impl Desk {
     pub(super) fn add_lanes(&mut self, node: u16) {
@@ -25,16 +26,22 @@ impl Desk {
 
     /// Makes a closed lane ready for a connection that begins at `now`: what it says first waits in its
     /// buffer, and behind it what the connection before was asked and left unanswered.
-    pub fn prepare(&mut self, index: u32, now: u64) {
+    ///
+    /// # Errors
+    /// There is no session for TLS to be had.
+    pub fn prepare(&mut self, index: u32, now: u64) -> Result<(), Failure> {
+        let session = self.setup.tls.as_ref().map(Session::new).transpose().map_err(Failure)?.map(Box::new);
         let lane = &mut self.lanes[index as usize];
         lane.generation = lane.generation.wrapping_add(1);
         lane.state = State::Connecting;
+        lane.session = session;
         lane.opened = now;
         lane.greetings = self.wire.greet(&mut lane.out);
         let again = std::mem::take(&mut lane.flights);
         let greeting = Flight { what: What::Greeting, intended: now, sent: now, is_turn: false };
         lane.flights.extend(std::iter::repeat_n(greeting, lane.greetings));
         again.into_iter().for_each(|flight| self.transfer(index, index, flight));
+        Ok(())
     }
 
     /// The server closes a lane's connection in order: it is opened anew.
@@ -52,9 +59,36 @@ impl Desk {
     pub fn connected(&mut self, index: u32, now: u64) {
         self.lanes[index as usize].state = State::Greeting;
         self.mark(index);
-        if self.lanes[index as usize].greetings == 0 {
+        self.look_whether_greeted(index, now);
+    }
+
+    /// A lane is ready when its keys are agreed on and its greetings answered.
+    pub(super) fn look_whether_greeted(&mut self, index: u32, now: u64) {
+        let lane = &self.lanes[index as usize];
+        let has_keys = lane.session.as_ref().is_none_or(|session| session.is_established());
+        if lane.state == State::Greeting && lane.greetings == 0 && has_keys {
             self.greeted(index, now);
         }
+    }
+
+    /// Takes bytes that arrived on a lane with TLS.
+    ///
+    /// # Errors
+    /// They are no TLS, or unsealed not what a server of this protocol answers.
+    pub fn unseal(&mut self, index: u32, mut sealed: &[u8], now: u64) -> Result<(), Failure> {
+        while !sealed.is_empty() {
+            let mut plain = Vec::new();
+            let lane = &mut self.lanes[index as usize];
+            let Some(session) = &mut lane.session else { return Ok(()) };
+            let unsealed = session.unseal(&mut sealed, &mut plain);
+            unsealed.map_err(|error| Failure(format!("{}: TLS: {error}", self.node_of(index))))?;
+            self.look_whether_greeted(index, now);
+            if !plain.is_empty() {
+                self.received(index, &plain, now)?;
+            }
+        }
+        self.mark(index);
+        Ok(())
     }
 
     pub(super) fn greeted(&mut self, index: u32, now: u64) {
@@ -100,6 +134,7 @@ impl Desk {
         lane.sending = false;
         lane.out.clear();
         lane.carry.clear();
+        lane.session = None;
         lane.socket.take()
     }
 

@@ -27,6 +27,7 @@ pub use self::desk::Desk;
 use self::lane::State;
 pub use self::load::{Load, Pacing, Source};
 use crate::outcome::{Latencies, Sample};
+use crate::tls::Tls;
 use crate::verify::{Ledger, Stamper};
 use crate::wire::{Credentials, Protocol};
 use crate::workload::{KeyNames, Mix, Picker, Sizes, Ttls};
@@ -51,6 +52,8 @@ pub struct Setup {
     pub credentials: Option<Credentials>,
     /// `host:port` as it was given.
     pub authority: String,
+    /// TLS to the server.
+    pub tls: Option<Tls>,
     /// The nodes of the cluster; without one, the target alone.
     pub nodes: Vec<SocketAddr>,
     /// The node of each slot.
@@ -306,7 +309,12 @@ impl Worker {
                 match outcome {
                     Received::Data(lent) => {
                         let now = self.desk.setup.now();
-                        let result = self.desk.received(key.index, self.ring.bytes(&lent), now);
+                        let bytes = self.ring.bytes(&lent);
+                        let result = if lane.session.is_some() {
+                            self.desk.unseal(key.index, bytes, now)
+                        } else {
+                            self.desk.received(key.index, bytes, now)
+                        };
                         self.ring.recycle(lent);
                         result
                     }
@@ -419,7 +427,7 @@ impl Worker {
             .map_err(|error| {
                 Failure(format!("no socket for another connection: {error}: raise `ulimit -n`, or lower --connections"))
             })?;
-        self.desk.prepare(index, now);
+        self.desk.prepare(index, now)?;
         let lane = &mut self.desk.lanes[index as usize];
         self.ring.connect(lane.key(index), socket.as_raw_fd(), address.into());
         lane.socket = Some(socket.into());
@@ -447,11 +455,15 @@ impl Worker {
             let lane = &mut self.desk.lanes[index as usize];
             lane.dirty = false;
             let is_open = matches!(lane.state, State::Greeting | State::Ready);
-            if lane.sending || lane.out.is_empty() || !is_open {
+            if lane.sending || !is_open {
                 continue;
             }
             let Some(descriptor) = lane.descriptor() else { continue };
-            let bytes = std::mem::replace(&mut lane.out, std::mem::take(&mut lane.spare));
+            let bytes = lane.take_output();
+            if bytes.is_empty() {
+                lane.spare = bytes;
+                continue;
+            }
             lane.sending = true;
             self.desk.sample.counts.bytes_sent += bytes.len() as u64;
             self.ring.send(lane.key(index), descriptor, bytes);

@@ -40,7 +40,8 @@ impl Pair {
     fn new(options: &str) -> Self {
         let words = ["ringfence-bench", "--target", "127.0.0.1:1"].into_iter().chain(options.split_whitespace());
         let plan = Plan::new(Cli::parse_from(words)).expect("the options are right");
-        let setup = plan.setup("127.0.0.1:1", "127.0.0.1:1".parse().expect("an address"), plan.protocol, None);
+        let target = plan.target.as_ref().expect("it was given");
+        let setup = plan.setup(target, plan.protocol, None);
         let mut pair = Self {
             desk: Desk::new(Arc::new(setup.expect("the options are right")), 0),
             node: node(),
@@ -51,7 +52,7 @@ impl Pair {
         };
         for lane in std::mem::take(&mut pair.desk.reopen) {
             pair.connections.push(pair.node.open(Scope::Host, "127.0.0.1".into()));
-            pair.desk.prepare(lane, pair.now);
+            pair.desk.prepare(lane, pair.now).expect("there is no TLS");
             pair.desk.connected(lane, pair.now);
         }
         pair.exchange(&mut |bytes| vec![bytes]);
