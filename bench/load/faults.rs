@@ -11,6 +11,9 @@ const SLIP_FREE: Duration = Duration::from_micros(500);
 /// Beyond that it may be late by this part of the latency at p99.
 const SLIP_PART: f64 = 0.1;
 
+/// Beyond this part of the requests waiting at the end, the server is behind, and not just busy.
+const WAITING_PART: f64 = 0.01;
+
 /// The value of a percentile, 0 to 100.
 pub fn at(latencies: &Latencies, percentile: f64) -> Duration {
     Duration::from_nanos(latencies.value_at_percentile(percentile))
@@ -36,11 +39,11 @@ pub fn of(run: &Run) -> Vec<Fault> {
     if errors > 0 {
         faults.push(Fault::Errors(format!("{errors} replies were errors")));
     }
-    if counts.unsent > 0 {
+    if counts.unsent > 0 || counts.waiting as f64 > counts.sent as f64 * WAITING_PART {
         faults.push(Fault::Overloaded(format!(
-            "{} requests were due and could not be sent, since all connections waited for replies: \
-             the server does not keep up with this rate",
-            counts.unsent
+            "{} requests were due and not sent when the time was over, since all connections waited for replies: \
+             the server does not keep up with this rate, or has too few connections",
+            counts.waiting
         )));
     }
     if counts.answered == 0 && lost == 0 {
@@ -77,12 +80,11 @@ pub fn missed(run: &Run, objectives: &[Objective]) -> Vec<Fault> {
         let found = at(&latency, objective.percentile);
         (found > objective.limit).then(|| {
             let (found, limit) = (format::duration(found.as_nanos() as f64), format::limit(objective.limit));
-            Fault::Objective(format!("{} is {found}, and {limit} is the objective", name(objective.percentile)))
+            Fault::Objective(format!(
+                "{} is {found}, and {limit} is the objective",
+                format::percentile(objective.percentile)
+            ))
         })
     };
     objectives.iter().filter_map(miss).collect()
-}
-
-fn name(percentile: f64) -> String {
-    if percentile == 100.0 { "the maximum".to_owned() } else { format!("p{percentile}") }
 }

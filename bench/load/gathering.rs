@@ -175,6 +175,7 @@ mod tests {
     fn sample(answered: u64, ms: u64) -> Sample {
         let mut sample = Sample::empty();
         sample.counts.answered = answered;
+        sample.counts.replies = answered;
         sample.time = Duration::from_millis(ms);
         sample
     }

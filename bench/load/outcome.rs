@@ -74,12 +74,16 @@ pub enum Pace {
 pub struct Counts {
     /// Requests sent.
     pub sent: u64,
-    /// Replies that came, errors among them.
+    /// Requests of this time that were answered, if need be after it; errors among them.
     pub answered: u64,
+    /// Replies that came within this time, whenever they had been asked for.
+    pub replies: u64,
     /// Replies that were errors.
     pub errors: u64,
     /// Requests that were never answered.
     pub lost: u64,
+    /// Requests that were due and had not been sent when the time was over.
+    pub waiting: u64,
     /// Requests that were due and could not be sent before the run was given up: all clients were waiting.
     pub unsent: u64,
     /// Keys read that the server had.
@@ -108,8 +112,10 @@ impl Counts {
         let Counts {
             sent,
             answered,
+            replies,
             errors,
             lost,
+            waiting,
             unsent,
             hits,
             misses,
@@ -123,8 +129,10 @@ impl Counts {
         } = other;
         self.sent += sent;
         self.answered += answered;
+        self.replies += replies;
         self.errors += errors;
         self.lost += lost;
+        self.waiting += waiting;
         self.unsent += unsent;
         self.hits += hits;
         self.misses += misses;
@@ -202,7 +210,7 @@ impl Sample {
 
     /// Replies per second.
     pub fn rate(&self) -> f64 {
-        if self.time.is_zero() { 0.0 } else { self.counts.answered as f64 / self.time.as_secs_f64() }
+        if self.time.is_zero() { 0.0 } else { self.counts.replies as f64 / self.time.as_secs_f64() }
     }
 }
 

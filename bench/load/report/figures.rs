@@ -66,12 +66,14 @@ pub fn rows(run: &Run) -> Vec<(&'static str, Option<Summary>)> {
 }
 
 /// Every count with its name in files.
-pub fn counts(counts: &Counts) -> [(&'static str, u64); 14] {
+pub fn counts(counts: &Counts) -> [(&'static str, u64); 16] {
     let Counts {
         sent,
         answered,
+        replies,
         errors,
         lost,
+        waiting,
         unsent,
         hits,
         misses,
@@ -86,8 +88,10 @@ pub fn counts(counts: &Counts) -> [(&'static str, u64); 14] {
     [
         ("sent", sent),
         ("answered", answered),
+        ("replies", replies),
         ("errors", errors),
         ("lost", lost),
+        ("waiting", waiting),
         ("unsent", unsent),
         ("violations", violations),
         ("hits", hits),
@@ -114,10 +118,10 @@ pub fn per_second(number: u64, sample: &Sample) -> f64 {
     if sample.time.is_zero() { 0.0 } else { number as f64 / sample.time.as_secs_f64() }
 }
 
-/// CPU time per answered request of the measured time, in nanoseconds.
+/// CPU time per reply of the measured time, in nanoseconds.
 pub fn cpu_per_request(cost: &ProcessCost, run: &Run) -> Option<f64> {
-    let answered = run.total.counts.answered;
-    (answered > 0).then(|| cost.cpu.as_secs_f64() * 1e9 / answered as f64)
+    let replies = run.total.counts.replies;
+    (replies > 0).then(|| cost.cpu.as_secs_f64() * 1e9 / replies as f64)
 }
 
 /// Cores that a process kept busy in the measured time; `None` if it took no time.

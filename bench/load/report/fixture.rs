@@ -68,7 +68,7 @@ fn second(server: Server, rate: f64, open: bool, rng: &mut Rng) -> Sample {
     let read = answered * 9 / 10;
     let hits = (read as f64 * (0.951 + 0.001 * normal(rng))) as u64;
     let counts = &mut sample.counts;
-    (counts.sent, counts.answered) = (answered + 3, answered);
+    (counts.sent, counts.answered, counts.replies) = (answered + 3, answered, answered);
     (counts.hits, counts.misses, counts.hits_expected) = (hits, read - hits, read * 953 / 1000);
     (counts.bytes_sent, counts.bytes_received) = (answered * 118, answered * 1_060);
     sample

@@ -106,7 +106,7 @@ pub fn cpu_percent(cores: f64) -> String {
 
 /// A percentile's name: `p50`, `p99.9`.
 pub fn percentile(percentile: f64) -> String {
-    format!("p{percentile}")
+    if percentile == 100.0 { "max".into() } else { format!("p{percentile}") }
 }
 
 /// What a formatter makes of a number, or the dash that says there is none.

@@ -97,7 +97,9 @@ impl Desk {
     /// They are not what a server of this protocol answers.
     #[inline]
     pub fn received(&mut self, index: u32, bytes: &[u8], now: u64) -> Result<(), Failure> {
-        self.sample.counts.bytes_received += bytes.len() as u64;
+        if self.is_in_time(now) {
+            self.sample.counts.bytes_received += bytes.len() as u64;
+        }
         let lane = &mut self.lanes[index as usize];
         if lane.carry.is_empty() {
             let used = self.read(index, bytes, now)?;
@@ -209,8 +211,17 @@ impl Desk {
         if self.is_counted(&flight) {
             self.sample.counts.answered += 1;
         }
+        if self.is_in_time(now) {
+            self.sample.counts.replies += 1;
+        }
         self.finish(index, &flight, now);
         Ok(())
+    }
+
+    /// Whether the time of the load is not over.
+    #[inline]
+    pub(super) fn is_in_time(&self, now: u64) -> bool {
+        self.load.as_ref().is_some_and(|load| now < load.end)
     }
 
     /// Whether a request belongs to the time that is measured.

@@ -208,13 +208,8 @@ impl Desk {
         }
     }
 
-    /// Gives up all that is not answered, or not even sent, after the end.
-    pub fn give_up(&mut self, now: u64) {
-        for index in 0..self.lanes.len() as u32 {
-            if !self.lanes[index as usize].flights.is_empty() {
-                self.lose(index, now);
-            }
-        }
+    /// Gives up what has still not been sent after the end.
+    pub fn drop_backlog(&mut self, now: u64) {
         for intended in std::mem::take(&mut self.backlog) {
             if self.load.as_ref().is_some_and(|load| load.counts(intended)) {
                 self.sample.counts.unsent += 1;

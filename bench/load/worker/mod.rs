@@ -226,7 +226,7 @@ impl Worker {
             let before = load.measure - load.begin;
             load.begin + if before == 0 { stretch } else { (before - 1) % stretch + 1 }
         };
-        self.stretch = (load.begin, first, stretch);
+        self.stretch = (load.begin, first.min(load.end), stretch);
         self.next_storm = self.desk.setup.storm.map_or(u64::MAX, |every| load.begin + every.as_nanos() as u64);
         self.desk.begin(load);
         while !self.is_over()? {
@@ -256,12 +256,14 @@ impl Worker {
         if self.desk.outstanding == 0 && self.desk.backlog.is_empty() {
             return Ok(true);
         }
-        let patience = if interrupted { INTERRUPTED_NS } else { self.desk.setup.timeout.as_nanos() as u64 };
-        if load.end.saturating_add(patience) > now {
-            return Ok(false);
+        if interrupted {
+            return Ok(load.end.saturating_add(INTERRUPTED_NS) <= now);
         }
-        self.desk.give_up(now);
-        Ok(true)
+        if load.end.saturating_add(self.desk.setup.timeout.as_nanos() as u64) <= now {
+            // What is under way is waited for as long as anything is.
+            self.desk.drop_backlog(now);
+        }
+        Ok(false)
     }
 
     fn finish(&mut self) {
@@ -287,7 +289,7 @@ impl Worker {
         self.desk.issue(now);
         self.open_lanes(now)?;
         self.listen();
-        self.flush();
+        self.flush(now);
         self.wait().map_err(|error| Failure(format!("io_uring: {error}")))
     }
 
@@ -383,15 +385,17 @@ impl Worker {
         if end >= load.measure {
             load.counted = load.measure;
         }
-        if end >= load.end {
+        let load_end = load.end;
+        if end >= load_end {
             // The last one goes on until all is answered.
             self.stretch.1 = u64::MAX;
+            self.desk.sample.counts.waiting = self.desk.backlog.len() as u64;
             return;
         }
         let mut sample = std::mem::replace(&mut self.desk.sample, Sample::empty());
         sample.time = Duration::from_nanos(end - begin);
         self.tell(News::Stretch(begin, Box::new(sample)));
-        self.stretch = (end, end + length, length);
+        self.stretch = (end, (end + length).min(load_end), length);
     }
 
     /// Closes and opens lanes that are to be opened anew, as fast as is allowed. A few at a time: each takes
@@ -449,7 +453,8 @@ impl Worker {
 
     /// Hands over what lanes have to send.
     #[inline]
-    fn flush(&mut self) {
+    fn flush(&mut self, now: u64) {
+        let is_in_time = self.desk.is_in_time(now);
         let mut dirty = std::mem::take(&mut self.desk.dirty);
         for index in dirty.drain(..) {
             let lane = &mut self.desk.lanes[index as usize];
@@ -465,7 +470,9 @@ impl Worker {
                 continue;
             }
             lane.sending = true;
-            self.desk.sample.counts.bytes_sent += bytes.len() as u64;
+            if is_in_time {
+                self.desk.sample.counts.bytes_sent += bytes.len() as u64;
+            }
             self.ring.send(lane.key(index), descriptor, bytes);
         }
         self.desk.dirty = dirty;
