@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use clap::error::ErrorKind;
 use ringfence::io::clock;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::Cli;
 use crate::files::Files;
@@ -106,10 +106,8 @@ fn list_presets() -> ExitCode {
 }
 
 fn run(cli: Cli, interrupted: &Arc<AtomicBool>) -> Result<ExitCode, Failure> {
-    for signal in [SIGINT, SIGTERM] {
-        // The second one ends the process at once.
-        let flag = signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupted.clone())
-            .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let flag = signal_hook::flag::register(signal, interrupted.clone());
         flag.map_err(|error| Failure(format!("no handler for Ctrl-C: {error}")))?;
     }
     let plan = Plan::new(cli).map_err(Failure)?;

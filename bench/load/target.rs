@@ -12,6 +12,8 @@ use crate::wire::{Credentials, Expected, Progress, Protocol, Reply, Wire};
 
 /// The most that a slot map may take.
 const MAP_BYTES_MAX: usize = 16 << 20;
+/// How long one of several addresses of a host may take to accept.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A key that is read to see how the server answers.
 const PROBE: &[u8] = b"ringfence-bench:probe";
 
@@ -39,9 +41,13 @@ impl Target {
                 "--target: `{text}` is not a host and a port: write one such as 127.0.0.1:6379 or [::1]:6379"
             ));
         }
-        let mut found =
+        let found =
             text.to_socket_addrs().map_err(|error| format!("--target: `{text}` cannot be resolved: {error}"))?;
-        let address = found.next().ok_or_else(|| format!("--target: `{text}` has no address"))?;
+        let found: Vec<SocketAddr> = found.collect();
+        // Of several addresses the first at which somebody listens: localhost is often `::1` too.
+        let listens = |address: &&SocketAddr| TcpStream::connect_timeout(address, ADDRESS_TIMEOUT).is_ok();
+        let first = if found.len() > 1 { found.iter().find(listens) } else { None };
+        let address = *first.or(found.first()).ok_or_else(|| format!("--target: `{text}` has no address"))?;
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
         let tls = tls.map(|options| Tls::new(options, host)).transpose()?;
         Ok(Self { authority: text.to_owned(), address, tls })

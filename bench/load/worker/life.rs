@@ -169,6 +169,11 @@ impl Desk {
             let lane = &self.lanes[index as usize];
             match lane.state {
                 State::Connecting | State::Greeting if now.saturating_sub(lane.opened) > timeout => {
+                    if self.load.is_some() {
+                        // The server answered before; it is not the wrong one, but slow.
+                        self.lose(index, now);
+                        continue;
+                    }
                     let node = self.node_of(index);
                     let what =
                         if lane.state == State::Connecting { "accepts no connection" } else { "does not answer" };
