@@ -156,7 +156,7 @@ fn start(
     live: &mut Live,
 ) -> Result<Part, Failure> {
     live.set_context(spec.name.clone());
-    let peer = Peer::start(spec, cpus).map_err(Failure)?;
+    let peer = Peer::start(spec, cpus, interrupted).map_err(Failure)?;
     let target = Target::resolve(&peer.address().to_string(), plan.tls.as_ref()).map_err(Failure)?;
     let setup = Arc::new(prepare(plan, &target, spec.protocol.unwrap_or(plan.protocol))?);
     if plan.workload.prefill {

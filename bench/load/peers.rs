@@ -12,6 +12,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, ChildStderr, Command, Stdio},
     str::FromStr,
+    sync::atomic::{AtomicBool, Ordering},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -98,10 +99,10 @@ impl Peer {
     /// Starts a server on a free port of 127.0.0.1, on these CPUs only if there are any, and waits until it
     /// accepts connections. The error says what it said last if it did not. It has the settings of the calling
     /// thread, apart from its CPUs: a thread with a timer slack or a priority of its own should not call this.
-    pub fn start(spec: &Spec, cpus: &[usize]) -> Result<Self, String> {
+    pub fn start(spec: &Spec, cpus: &[usize], interrupted: &AtomicBool) -> Result<Self, String> {
         for _ in 0..PORTS_TRIED {
             let address = free_address().map_err(|error| format!("there is no free port on 127.0.0.1: {error}"))?;
-            if let Some(peer) = Self::start_at(address, spec, cpus, START_LIMIT)? {
+            if let Some(peer) = Self::start_at(address, spec, cpus, START_LIMIT, interrupted)? {
                 return Ok(peer);
             }
         }
@@ -156,9 +157,18 @@ impl Peer {
     }
 
     /// One attempt with this address. `None`: another process has the port.
-    fn start_at(address: SocketAddr, spec: &Spec, cpus: &[usize], limit: Duration) -> Result<Option<Self>, String> {
+    fn start_at(
+        address: SocketAddr,
+        spec: &Spec,
+        cpus: &[usize],
+        limit: Duration,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<Self>, String> {
         let mut peer = Self::spawn(address, spec, cpus)?;
-        let settled = until(limit, || peer.has_ended() || accepts(address));
+        let settled = until(limit, || peer.has_ended() || accepts(address) || interrupted.load(Ordering::Relaxed));
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(format!("interrupted while `{}` started", spec.name));
+        }
         if let Some(end) = peer.ended() {
             return peer.why_it_ended(end);
         }
@@ -385,6 +395,9 @@ mod tests {
 
     use super::*;
 
+    /// Nobody interrupts.
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
     const REDIS: &str = "redis=redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --daemonize no";
 
     fn spec(text: &str) -> Spec {
@@ -440,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_redis_is_started_paused_resumed_and_ended() {
-        let mut peer = Peer::start(&spec(REDIS), &[]).unwrap();
+        let mut peer = Peer::start(&spec(REDIS), &[], &NEVER).unwrap();
         let (pid, address) = (peer.pid(), peer.address());
         assert_eq!(process::listeners(address), [pid]);
         assert!(pings(address, Duration::from_secs(5)));
@@ -467,7 +480,7 @@ mod tests {
         let before = sched_getaffinity(None).unwrap();
         let cpu = (0..CpuSet::MAX_CPU).find(|&cpu| before.is_set(cpu)).unwrap();
         let memcached = spec("memcached=memcached -u root -l 127.0.0.1 -U 0 -t 2 -p {port}");
-        let peer = Peer::start(&memcached, &[cpu]).unwrap();
+        let peer = Peer::start(&memcached, &[cpu], &NEVER).unwrap();
         for task in fs::read_dir(format!("/proc/{}/task", peer.pid())).unwrap() {
             let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
             let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
@@ -481,7 +494,7 @@ mod tests {
         let before = sched_getaffinity(None).unwrap();
         let cpu = (0..CpuSet::MAX_CPU).find(|&cpu| before.is_set(cpu)).unwrap();
         for cpus in [&[CpuSet::MAX_CPU - 1][..], &[cpu, CpuSet::MAX_CPU - 1], &[usize::MAX]] {
-            let error = Peer::start(&spec(REDIS), cpus).unwrap_err();
+            let error = Peer::start(&spec(REDIS), cpus, &NEVER).unwrap_err();
             assert!(error.contains("name CPUs that exist"), "{error}");
             assert_eq!(sched_getaffinity(None).unwrap(), before);
         }
@@ -490,22 +503,22 @@ mod tests {
     #[test]
     fn a_server_that_dies_at_once_leaves_its_last_words() {
         let dying = spec(r#"x=sh -c 'echo first >&2; echo "no port {port}" >&2; echo >&2; exit 3'"#);
-        let error = Peer::start(&dying, &[]).unwrap_err();
+        let error = Peer::start(&dying, &[], &NEVER).unwrap_err();
         assert!(error.starts_with("`x` ended (exit status: 3): no port "), "{error}");
         assert!(error[error.len() - 4..].bytes().all(|byte| byte.is_ascii_digit()), "{error}");
-        let silent = Peer::start(&spec("x=sh -c 'kill -9 $$' {port}"), &[]).unwrap_err();
+        let silent = Peer::start(&spec("x=sh -c 'kill -9 $$' {port}"), &[], &NEVER).unwrap_err();
         assert!(silent.contains("SIGKILL") && silent.contains("said nothing on stderr"), "{silent}");
     }
 
     #[test]
     fn a_server_that_goes_to_the_background_is_refused() {
-        let error = Peer::start(&spec("x=sh -c 'exit 0' {port}"), &[]).unwrap_err();
+        let error = Peer::start(&spec("x=sh -c 'exit 0' {port}"), &[], &NEVER).unwrap_err();
         assert!(error.contains("start it in the foreground"), "{error}");
     }
 
     #[test]
     fn a_server_that_dies_later_is_noticed() {
-        let mut peer = Peer::start(&spec(REDIS), &[]).unwrap();
+        let mut peer = Peer::start(&spec(REDIS), &[], &NEVER).unwrap();
         assert_eq!(peer.ended(), None);
         kill_process(peer.id(), Signal::KILL).unwrap();
         assert!(until(Duration::from_secs(5), || peer.has_ended()));
@@ -518,14 +531,15 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = Peer::start(&spec("x=/nonexistent/server {port}"), &[]).unwrap_err();
+        let error = Peer::start(&spec("x=/nonexistent/server {port}"), &[], &NEVER).unwrap_err();
         assert!(error.contains("`/nonexistent/server` cannot be run") && error.contains("install it"), "{error}");
     }
 
     #[test]
     fn a_server_that_never_listens_is_given_up_and_ended() {
         let idle = spec("x=sh -c 'echo waiting for {port} >&2; exec sleep 60'");
-        let error = Peer::start_at(free_address().unwrap(), &idle, &[], Duration::from_millis(200)).unwrap_err();
+        let error =
+            Peer::start_at(free_address().unwrap(), &idle, &[], Duration::from_millis(200), &NEVER).unwrap_err();
         assert!(error.contains("did not accept connections") && error.contains("it said: waiting for"), "{error}");
     }
 
@@ -535,7 +549,7 @@ mod tests {
         let address = other.local_addr().unwrap();
         // One ends because of that, the other does not.
         for text in [REDIS, "x=sleep 60{port}"] {
-            assert!(Peer::start_at(address, &spec(text), &[], START_LIMIT).unwrap().is_none(), "{text}");
+            assert!(Peer::start_at(address, &spec(text), &[], START_LIMIT, &NEVER).unwrap().is_none(), "{text}");
         }
     }
 
@@ -543,7 +557,7 @@ mod tests {
     fn a_server_behind_a_script_is_refused_and_not_left_behind() {
         let command = REDIS.split_once('=').unwrap().1.replace("''", "\"\"");
         let script = spec(&format!("redis=sh -c '{command} & wait'"));
-        let error = Peer::start(&script, &[]).unwrap_err();
+        let error = Peer::start(&script, &[], &NEVER).unwrap_err();
         assert!(error.contains("by `exec`"), "{error}");
         let (_, pid) = error.split_once("in process ").unwrap();
         let pid = pid.split(',').next().unwrap().parse().unwrap();
