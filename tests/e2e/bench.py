@@ -24,6 +24,8 @@ NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 BENCH = os.environ.get("RINGFENCE_BENCH_BIN") or str(ROOT / "target" / "release" / "ringfence-bench")
 CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, LOAD_CPU = CPUS[0], CPUS[-1]
+# Makes the load on two threads, of which one shares its CPU with the server.
+TWO_THREADS = ["--cpus", f"{SERVER_CPU},{LOAD_CPU}"]
 START_SECONDS = 15
 # How often a whole measurement is repeated when the generator itself came late, which happens on a
 # machine that does other things as well.
@@ -94,7 +96,12 @@ class Running:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.kill()
+            # It ends the servers that it has started.
+            self.process.terminate()
+            try:
+                self.process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         self.process.communicate()
 
     def until(self, holds):
@@ -122,15 +129,6 @@ def bench(*arguments, limit=60, **options):
 def was_late(done):
     """Whether the generator's own lateness, and nothing else, spoiled a measurement."""
     return done.code == FAILED and set(done.faults) == {"generator late"}
-
-
-def measured(*arguments, **options):
-    """A run that passes, for its latencies. It is repeated only if the generator came late."""
-    for _ in range(MEASUREMENTS):
-        done = bench(*arguments, "--json", **options)
-        if not was_late(done):
-            break
-    return done.passed()
 
 
 def counted(*arguments, **options):
@@ -252,10 +250,10 @@ class Memcached(Daemon):
         user = ["-u", "root"] if os.getuid() == 0 else []
         return ["memcached", "-l", "127.0.0.1", "-p", str(self.port), "-t", "1", *user, *options]
 
-    def ask(self, text, end):
+    def ask(self, command, end):
         """What it answers to a command, up to a line that is `end`."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-            connection.sendall(text.encode() + b"\r\n")
+            connection.sendall(command + b"\r\n")
             answer = b""
             while not answer.endswith(end.encode() + b"\r\n"):
                 some = connection.recv(1 << 16)
@@ -264,11 +262,13 @@ class Memcached(Daemon):
         return answer
 
     def stats(self):
-        lines = self.ask("stats", "END").decode().split("\r\n")
+        lines = self.ask(b"stats", "END").decode().split("\r\n")
         return dict(line.split(" ")[1:3] for line in lines if line.startswith("STAT "))
 
-    def flush(self):
-        assert self.ask("flush_all", "OK") == b"OK\r\n"
+    def value(self, key):
+        head, _, value = self.ask(f"get {key}".encode(), "END").partition(b"\r\n")
+        assert head.startswith(b"VALUE "), f"there is no {key}"
+        return value[: -len(b"\r\nEND\r\n")]
 
 
 class Nginx(Daemon):

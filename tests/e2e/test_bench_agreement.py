@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from bench import CPUS, LOAD_CPU, Memcached, Redis, counted, undisturbed
+from bench import CPUS, LOAD_CPU, TWO_THREADS, Memcached, Redis, counted, undisturbed
 
 # Of the comparison with redis-benchmark. A round takes a tenth of a second or two, so that what else the machine does
 # falls on both sides alike.
@@ -97,6 +97,7 @@ COUNTED = ["--requests", REQUESTS, "--warmup", "0s", "--no-prefill"]
 PACES = {
     "closed": ["--closed", "--connections", 20],
     "closed, in batches": ["--closed", "--connections", 7, "--pipeline", 16],
+    "closed, on two threads": ["--closed", "--connections", 9, *TWO_THREADS],
     "open": ["--rate", 40_000, "--connections", 20],
     "open, several under way": ["--rate", 40_000, "--connections", 3, "--pipeline", 32],
 }

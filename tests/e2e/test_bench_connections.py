@@ -85,7 +85,10 @@ def test_connections_are_replaced_after_writing_ahead_as_well(server):
     """A memcached or a Redis that is filled first is filled by connections that come and go too."""
     server.empty()
     before = opened(server)
-    counted(*server.target, "--keys", 1000, "--connections", 5, "--reconnect", 20, "--requests", 1, "--closed")
+    counted(
+        *server.target, "--keys", 1000, "--connections", 5, "--reconnect", 20, "--requests", 1, "--closed",
+        "--mix", "get=1",
+    )
     assert server.calls()["set"] == 1000 and opened(server) - before > 5
 
 

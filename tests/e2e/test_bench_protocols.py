@@ -88,7 +88,7 @@ def test_http_connections_that_the_server_ends_in_order_are_replaced(servers, de
     assert 4000 // 50 - 5 <= counts["connects"] <= 4000 // 50 + 5 + 5, counts
 
 
-def test_sizes_on_the_servers_disk_are_those_that_were_asked_for(servers, tmp_path):
+def test_sizes_on_the_servers_disk_are_those_that_were_asked_for(tmp_path):
     with Nginx(tmp_path) as nginx:
         counted(*nginx.target, "--keys", 200, "--value-size", "10:1,1000:1", "--requests", 1, "--closed")
         sizes = nginx.sizes()

@@ -94,7 +94,7 @@ def test_options_that_cannot_be(options, words, tmp_path):
     assert_refused(bench(*options, "--html", tmp_path / "report.html"), *words, files=[tmp_path])
 
 
-def test_a_thread_needs_a_connection(tmp_path):
+def test_a_thread_needs_a_connection():
     cpus = sorted(os.sched_getaffinity(0))
     assert len(cpus) > 1
     assert_refused(bench("--cpus", f"{cpus[0]},{cpus[1]}", "--connections", 1), "--connections", "--cpus")
@@ -358,24 +358,50 @@ def test_an_interruption_while_connections_are_opened(server, tmp_path):
 
 def children(pid):
     """The processes that a process has started, by name."""
-    found = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child): pathlib.Path(f"/proc/{child}/comm").read_text().strip() for child in found}
+    names = {}
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            names[int(child)] = pathlib.Path(f"/proc/{child}/comm").read_text().strip()
+    return names
 
 
-def test_an_interrupted_comparison_leaves_no_child(tmp_path):
+def servers(pid):
+    """Both servers of a comparison, once they have become what they are."""
+    found = children(pid)
+    return found if sorted(found.values()) == ["redis-server"] * 2 else None
+
+
+@pytest.mark.parametrize("numbers", [["SIGINT"], ["SIGTERM"], ["SIGHUP"], ["SIGINT", "SIGINT"]], ids="-".join)
+def test_an_interrupted_comparison_leaves_no_child(numbers, tmp_path):
+    """Ctrl-C, a service that is stopped, a terminal that is closed, and somebody who cannot wait."""
     peers = ["--against", f"one=redis-server --port {{port}} --save '' --dir {tmp_path}"]
     peers += ["--against", f"two=redis-server --port {{port}} --save '' --dir {tmp_path}"]
     files = [tmp_path / "report.html"]
     options = ["--closed", "--duration", "5s", "--warmup", "0s", "--keys", 100, "--html", files[0], "--json"]
     with Running(*peers, *options) as running:
-        found = running.until(lambda: (found := children(running.process.pid)) and len(found) == 2 and found)
-        assert set(found.values()) == {"redis-server"}
+        found = running.until(lambda: servers(running.process.pid))
         time.sleep(1)
-        running.interrupt()
+        for number in numbers:
+            running.process.send_signal(signal.Signals[number])
         done = running.end(limit=10)
-    assert done.code == INTERRUPTED and done.faults[0] == "interrupted", done
-    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in found), found
+    left = [pid for pid in found if pathlib.Path(f"/proc/{pid}").exists()]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == [] and done.code == INTERRUPTED and done.faults[0] == "interrupted", done
     assert list(tmp_path.iterdir()) == files
+
+
+def test_a_comparison_is_interrupted_while_a_server_starts(tmp_path):
+    """One that never listens would be waited for for ten seconds."""
+    peer = f"--against=peer=sh -c 'sleep 30 # {{port}} {tmp_path}'"
+    with Running(peer, "--closed", "--html", tmp_path / "report.html") as running:
+        running.until(lambda: children(running.process.pid))
+        time.sleep(0.2)
+        begin = time.monotonic()
+        running.interrupt()
+        done = running.end(limit=20)
+    assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
+    assert time.monotonic() - begin < 3 and list(tmp_path.iterdir()) == [], done
 
 
 def test_a_reader_that_has_gone(server):

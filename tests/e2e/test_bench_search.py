@@ -21,40 +21,58 @@ def found(server, tmp_path_factory):
     """A search that found something, with its files.
 
     Half of the requests within 10 ms: that is what an idle server always does, and one beyond its limits never.
-    Where the generator was the limit, because the machine did other things as well, it is searched once more.
     """
     folder = tmp_path_factory.mktemp("search")
     for _ in range(MEASUREMENTS):
         files = ["--csv", folder / "run.csv", "--html", folder / "report.html"]
         done = bench(*server.target, *STEPS, "--slo", "p50=10ms", "--json", *files)
-        assert (done.code, done.err) == (PASSED, ""), done
-        if done.report["search"]["remark"] is None:
+        assert done.err == "", done
+        # At worst the generator was late at every rate.
+        if done.code == PASSED:
             break
+    assert done.code == PASSED, done
     return done, folder
+
+
+def climb(steps):
+    """The rates that a search is to try, given what came of each: it doubles, and then closes in from both sides."""
+    met, missed = None, None
+    for step in steps:
+        if met and missed and missed / met <= 1.05:
+            return
+        if met and missed:
+            rate = (met * missed) ** 0.5
+        else:
+            rate = 2 * met if met else max(missed / 4, 1) if missed else 1000
+        yield rate
+        if step["met"]:
+            met = max(met or 0, rate)
+        else:
+            missed = min(missed or rate, rate)
 
 
 def test_a_search_finds_a_rate(found):
     done, _ = found
     search = done.report["search"]
     steps, best = search["steps"], search["best_per_s"]
-    assert best >= 1000 and search["remark"] is None, done
-    # It begins at a rate that everything serves, doubles while that is met, and closes in from there.
-    rates = [step["offered_per_s"] for step in steps]
-    doubled = next(index for index, step in enumerate(steps) if not step["met"])
-    assert doubled > 0 and rates[: doubled + 1] == [1000 * 2**index for index in range(doubled + 1)], rates
-    assert all(rate < rates[doubled] for rate in rates[doubled + 1 :]), rates
+    tried = list(climb(steps))
+    offered = [step["offered_per_s"] for step in steps]
+    assert offered[: len(tried)] == [pytest.approx(rate, abs=0.001) for rate in tried], offered
     for step in steps:
         run = step["run"]
         assert run["offered_per_s"] == step["offered_per_s"] and run["loop"] == "open"
         assert step["met"] == (run["faults"] == []), step["run"]["faults"]
         assert not step["met"] or run["latency_us"]["p50"] <= 10_000
-        assert run["measured_s"] in (0.25, 0.5)
-    # The two bounds have come close, unless the result did not hold when it was confirmed.
-    confirmed = steps[search["best_step"]]
-    assert confirmed["offered_per_s"] == best and confirmed["met"]
-    assert min(step["offered_per_s"] for step in steps if not step["met"]) / best < 1.2
-    # The result was held for the whole time, not only for a step.
-    assert confirmed["run"]["measured_s"] == 0.5
+    # The highest that was met is held for the whole time as well; where it does not hold, a little less is tried.
+    confirmations = steps[len(tried) :]
+    assert confirmations and [step["met"] for step in confirmations] == [False] * (len(confirmations) - 1) + [True]
+    assert all(step["run"]["measured_s"] == 0.5 for step in confirmations)
+    assert all(step["run"]["measured_s"] == 0.25 for step in steps[: len(tried)])
+    assert search["best_step"] == len(steps) - 1 and best == confirmations[-1]["offered_per_s"]
+    # Which side was the limit is decided by the lowest rate that was too much.
+    limit = min((step for step in steps if not step["met"]), key=lambda step: step["offered_per_s"])
+    assert (search["remark"] is not None) == ("generator late" in [fault["kind"] for fault in limit["run"]["faults"]])
+    assert best >= 1000 or search["remark"] is not None, done
     assert done.report["objectives"] == [{"percentile": 50.0, "limit_us": 10_000.0}]
     assert done.report["verdict"]["result"] == "passed"
     assert done.report["verdict"]["text"].endswith(" requests/s meet p50 <= 10 ms")
@@ -76,7 +94,10 @@ def test_a_search_leaves_its_steps_in_its_files(found):
 
 def test_a_search_prints_its_curve(server):
     shorter = ["--step", "200ms", "--duration", "200ms", "--warmup", "0s", "--connections", 1, "--keys", 500]
-    done = bench(*server.target, *shorter, "--slo", "p50=3ms,p100=10s")
+    for _ in range(MEASUREMENTS):
+        done = bench(*server.target, *shorter, "--slo", "p50=3ms,p100=10s")
+        if done.code == PASSED:
+            break
     assert (done.code, done.err) == (PASSED, ""), done
     lines = [line.split() for line in done.out.splitlines()]
     header = ["offered", "reached", "p50", "p99", "p99.9", "max", "server", "CPU", "verdict"]
@@ -103,11 +124,11 @@ def test_an_objective_that_nothing_meets(server):
 def test_a_search_ends_when_it_is_interrupted(server):
     server.empty()
     with Running(*server.target, *LOAD, "--slo", "p50=10ms", "--step", "1s", "--json") as running:
-        running.until(lambda: server.calls().get("get", 0) > 3000)
+        running.until(lambda: server.calls().get("get", 0) > 700)
         running.interrupt()
         done = running.end(limit=10)
     assert done.code == INTERRUPTED and "interrupted" in done.faults, done
-    assert done.report["search"]["best_per_s"] is None and len(done.report["search"]["steps"]) >= 2
+    assert done.report["search"]["best_per_s"] is None and len(done.report["search"]["steps"]) >= 1
     assert done.report["verdict"]["result"] == "invalid"
 
 

@@ -4,17 +4,18 @@ The lies are real ones: a second client changes what the server has while the lo
 """
 
 import contextlib
+import shutil
 import time
 
 import pytest
 
-from bench import FAILED, Memcached, Redis, Running, bench, counted
+from bench import FAILED, TWO_THREADS, Memcached, Nginx, Redis, Running, bench, counted
 from conftest import Server
 
 KEYS = 20
 # The load, for as long as the meddling takes; its keys are written often.
-LOAD = ["--closed", "--connections", 4, "--keys", KEYS, "--mix", "get=9,set=1", "--value-size", 200]
-LOAD += ["--warmup", "0s", "--duration", "800ms"]
+LOAD = ["--closed", "--connections", 4, "--keys", KEYS, "--value-size", 200, "--warmup", "0s", "--duration", "600ms"]
+OFTEN = ["--mix", "get=9,set=1"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def under_way(server):
     return calls.get("set", 0) >= KEYS and calls.get("get", 0) + calls.get("mget", 0) > 100
 
 
-def lied_to(server, meddle, *more, load=LOAD):
+def lied_to(server, meddle, *more, load=(*LOAD, *OFTEN)):
     """What is printed of a load during which `meddle` is called again and again with another client."""
     with server.client() as client, Running(*server.target, *load, *more) as running:
         running.until(lambda: under_way(server))
@@ -112,15 +113,49 @@ def test_a_value_that_outlives_its_deadline(server, mix):
     assert_told(done, "the value of key:0000000000", "has expired: its deadline was ", "before the read was sent")
 
 
-def test_replies_that_never_come(server):
-    """The server stands still for longer than a reply may take."""
-    shape = ["--rate", 500, "--connections", 2, "--keys", KEYS, "--duration", "1500ms", "--timeout", "500ms"]
-    with Running(*server.target, *shape) as running:
+@pytest.mark.parametrize("protocol, stall", [("resp2", 0.7), ("resp3", 1.2)])
+def test_replies_that_never_come(server, protocol, stall):
+    """The server stands still for longer than a reply may take; then also for longer than a new connection may take."""
+    shape = ["--rate", 500, "--connections", 2, "--keys", KEYS, "--warmup", "0s", "--timeout", "500ms"]
+    target = ["--target", f"127.0.0.1:{server.port}", "--protocol", protocol]
+    with Running(*target, *shape, "--duration", "1800ms") as running:
         running.until(lambda: under_way(server))
-        server.stall(0.8)
+        server.stall(stall)
         done = running.end()
-    assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within 5")
+    assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within ")
     assert "requests were never answered" in done.out, done
+
+
+@pytest.mark.parametrize("protocol", ["memcache-text", "memcache-meta"])
+@pytest.mark.parametrize("mix", ["get=9,set=1", "mget=9,set=1"])
+def test_lies_of_memcached(protocol, mix, tmp_path):
+    with Memcached(tmp_path) as memcached:
+        target = ["--target", f"127.0.0.1:{memcached.port}", "--protocol", protocol, "--mix", mix]
+        done = lied_to_memcached(memcached, *target)
+    assert_told(done, "the value of key:0000000000", "belongs to another key")
+
+
+def lied_to_memcached(memcached, *more):
+    with Running(*LOAD, *more) as running:
+        running.until(lambda: int(memcached.stats()["cmd_get"]) > 100)
+        turn = 0
+        while running.process.poll() is None:
+            value = memcached.value(key(turn % KEYS))
+            memcached.ask(f"set {key((turn + 1) % KEYS)} 0 0 {len(value)}\r\n".encode() + value, "STORED")
+            turn += 1
+        return running.end()
+
+
+def test_lies_of_an_http_server(tmp_path):
+    """A value is exchanged for that of another key behind the server's back."""
+    with Nginx(tmp_path) as nginx, Running(*nginx.target, *LOAD, *OFTEN) as running:
+        folder = tmp_path / "files" / "v1" / "cache"
+        running.until(lambda: folder.exists() and len(list(folder.glob("key:*"))) == KEYS)
+        while running.process.poll() is None:
+            shutil.copy(folder / key(3), tmp_path / "other")
+            (tmp_path / "other").rename(folder / key(4))
+        done = running.end()
+    assert_told(done, f"the value of {key(4)} belongs to another key")
 
 
 def test_every_reply_that_is_wrong_is_counted(server):
@@ -161,6 +196,7 @@ WORKLOADS = {
     "several at once": ["--mix", "mget=4,set=3,delete=1,get=2", "--mget-keys", 12, "--distribution", "zipf:1.2"],
     "sizes from nothing to much": ["--mix", "get=5,set=5", "--value-size", "0-40:50,1KiB:40,40KiB:10"],
     "an open loop": ["--mix", "get=5,set=4,delete=1", "--ttl", "50ms-2s", "--rate", 8000, "--pipeline", 8],
+    "two threads on the same keys": ["--mix", "get=5,set=4,delete=1", "--distribution", "zipf:1.2", *TWO_THREADS],
     "connections that come and go": ["--mix", "get=5,set=5", "--reconnect", 20, "--distribution", "zipf:1.2"],
 }
 # All of it at once, for so long that keys expire.

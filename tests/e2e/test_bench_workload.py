@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from bench import PASSED, Redis, Running, bench, counted
+from bench import PASSED, TWO_THREADS, Redis, Running, bench, counted
 
 ALONE = ["--closed", "--connections", 1]
 
@@ -71,7 +71,9 @@ def test_a_trace_hits_and_misses_as_a_dictionary_does(server, packed, tmp_path):
         assert client.dbsize() == keys
 
 
-@pytest.mark.parametrize("pace", [["--closed"], ["--rate", 20_000]], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "pace", [["--closed"], ["--rate", 20_000], ["--closed", *TWO_THREADS]], ids=["closed", "open", "on two threads"],
+)
 def test_a_trace_on_many_connections_asks_for_the_same_keys(server, pace, tmp_path):
     """How often is decided by the trace; a key that is asked for twice at once may be missed twice."""
     ids = skewed_ids(5000, seed=2)
