@@ -46,7 +46,7 @@ def theirs(server):
 def ours(server):
     shape = ["--closed", "--connections", CONNECTIONS, "--pipeline", DEPTH, "--cpus", LOAD_CPU]
     # The names of the keys are those that redis-benchmark asks for, and they are there.
-    load = ["--keys", KEYS, "--mix", "get=1", "--value-size", 64, "--requests", ROUND_REQUESTS]
+    load = ["--keys", KEYS, "--mix", "get=1", "--value-size", 64, "--requests", ROUND_REQUESTS, "--timeout", "30s"]
     run = counted(*server.target, *shape, *load).run
     assert run["counts"]["hits"] == run["counts"]["answered"] == ROUND_REQUESTS
     return Figures(run["reached_per_s"], run["latency_us"]["mean"], run["latency_us"]["p50"])
@@ -56,7 +56,8 @@ def rounds(server):
     """Both in turn, one pair after the other, until the median of the pairs is known well enough."""
     pairs = []
     while len(pairs) < ROUNDS_MAX:
-        first, second = (ours, theirs) if len(pairs) % 2 else (theirs, ours)
+        # Ours has to be the first of all: it writes the keys.
+        first, second = (theirs, ours) if len(pairs) % 2 else (ours, theirs)
         pair = {first: first(server), second: second(server)}
         pairs.append((pair[ours], pair[theirs]))
         if len(pairs) >= ROUNDS_MIN and uncertainty([mine.rate / other.rate for mine, other in pairs]) < 0.03:
