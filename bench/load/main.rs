@@ -125,8 +125,9 @@ fn run(cli: Cli, interrupted: &Arc<AtomicBool>) -> Result<ExitCode, Failure> {
         objectives: plan.objectives.clone(),
         outcome: outcome?,
     };
-    show(&report, &plan)?;
+    // The files first: they do not depend on whether somebody still reads what is printed.
     files.write(&report).map_err(Failure)?;
+    show(&report, &plan)?;
     Ok(code(&report))
 }
 

@@ -36,6 +36,8 @@ impl Desk {
         lane.state = State::Connecting;
         lane.session = session;
         lane.opened = now;
+        // What was written while the lane waited stands in its flights too, and is written again behind the greeting.
+        lane.out.clear();
         lane.greetings = self.wire.greet(&mut lane.out);
         let again = std::mem::take(&mut lane.flights);
         let greeting = Flight { what: What::Greeting, intended: now, sent: now, is_turn: false };

@@ -416,7 +416,8 @@ impl Worker {
             }
             if let Some(rate) = self.desk.setup.connect_rate {
                 let gap = (1e9 / rate * self.desk.setup.workers as f64) as u64;
-                self.next_connect = if self.next_connect == 0 { now } else { self.next_connect } + gap;
+                // Time in which none was wanted earns nothing.
+                self.next_connect = now.max(self.next_connect) + gap;
             }
             let index = self.opening.pop_front().expect("it is not empty");
             self.open(index, now)?;

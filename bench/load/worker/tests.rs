@@ -194,6 +194,23 @@ fn what_a_server_changes_is_noticed() {
     assert!(!pair.desk.examples.is_empty());
 }
 
+/// A request that is sent on to a lane which waits for its connection goes out once, behind the greeting.
+#[test]
+fn what_a_waiting_lane_was_asked_is_sent_once() {
+    let mut pair = Pair::new("--protocol resp3 --closed --connections 1 --keys 10 --mix get=1");
+    pair.begin(1);
+    pair.desk.issue(pair.now);
+    let flight = *pair.desk.lanes[0].flights.front().expect("it was asked");
+    pair.desk.lanes[0].flights.clear();
+    pair.desk.close(0);
+    pair.desk.transfer(0, 0, flight);
+    pair.desk.prepare(0, pair.now).expect("there is no TLS");
+    let out = &pair.desk.lanes[0].out;
+    assert!(out.starts_with(b"*2\r\n$5\r\nHELLO"), "{}", out.escape_ascii());
+    assert_eq!(out.windows(3).filter(|w| w == b"GET").count(), 1, "{}", out.escape_ascii());
+    assert_eq!(pair.desk.lanes[0].flights.len(), 2);
+}
+
 #[test]
 fn replies_in_the_wrong_order_are_noticed() {
     let mut pair = Pair::new("--closed --pipeline 2 --connections 1 --keys 1000 --value-size 40 --mix get=1,set=3");
