@@ -21,7 +21,7 @@ from conftest import ROOT, START_ATTEMPTS, free_ports
 
 # Not every PATH has the folder of servers.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-BENCH = os.environ.get("RINGFENCE_BENCH_BIN") or str(ROOT / "target" / "release" / "ringfence-bench")
+BENCH = os.path.abspath(os.environ.get("RINGFENCE_BENCH_BIN") or ROOT / "target" / "release" / "ringfence-bench")
 CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, LOAD_CPU = CPUS[0], CPUS[-1]
 # Makes the load on two threads, of which one shares its CPU with the server.

@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from bench import CPUS, LOAD_CPU, TWO_THREADS, Memcached, Redis, counted, undisturbed
+from bench import CPUS, LOAD_CPU, MEASUREMENTS, TWO_THREADS, Memcached, Redis, counted, undisturbed
 
 # Of the comparison with redis-benchmark. A round takes a tenth of a second or two, so that what else the machine does
 # falls on both sides alike.
-ROUNDS_MIN, ROUNDS_MAX = 9, 30
+ROUNDS_MIN, ROUNDS_MAX = 9, 25
 ROUND_REQUESTS = 200_000
 CONNECTIONS, DEPTH = 50, 64
 IN_FLIGHT = CONNECTIONS * DEPTH
@@ -52,17 +52,40 @@ def ours(server):
     return Figures(run["reached_per_s"], run["latency_us"]["mean"], run["latency_us"]["p50"])
 
 
+def rates(mine, other):
+    return mine.rate / other.rate
+
+
+def latencies(mine, other):
+    return mine.median / (other.median + other.missing)
+
+
 def rounds(server):
-    """Both in turn, one pair after the other, until the median of the pairs is known well enough."""
+    """Both in turn, one pair after the other, until the medians of the pairs are known well enough.
+
+    Where they are not after so many, the machine did too much besides, and all of it is measured again.
+    """
+    for _ in range(MEASUREMENTS):
+        pairs = some_rounds(server)
+        if is_known(pairs):
+            break
+    return pairs
+
+
+def some_rounds(server):
     pairs = []
     while len(pairs) < ROUNDS_MAX:
         # Ours has to be the first of all: it writes the keys.
         first, second = (theirs, ours) if len(pairs) % 2 else (ours, theirs)
         pair = {first: first(server), second: second(server)}
         pairs.append((pair[ours], pair[theirs]))
-        if len(pairs) >= ROUNDS_MIN and uncertainty([mine.rate / other.rate for mine, other in pairs]) < 0.03:
+        if len(pairs) >= ROUNDS_MIN and is_known(pairs):
             break
     return pairs
+
+
+def is_known(pairs):
+    return all(uncertainty([ratio(*pair) for pair in pairs]) < 0.03 for ratio in (rates, latencies))
 
 
 def uncertainty(values):
@@ -72,9 +95,9 @@ def uncertainty(values):
 
 
 def test_it_agrees_with_redis_benchmark_where_the_server_is_the_limit(server):
-    """Within 10 %, in requests per second and in the median latency.
+    """Within 10 %, in requests per second, and in the median latency once theirs has back what it leaves out.
 
-    The clock of redis-benchmark stands still while it reads replies ("parsing overhead is not part of the
+    As they are printed the medians differ by more, and this test does not say otherwise. The clock of redis-benchmark stands still while it reads replies ("parsing overhead is not part of the
     latency", says its source), so that its latencies are shorter than what its rate implies, by a tenth and
     more. Ours are not: that is compared too.
     """
@@ -85,8 +108,8 @@ def test_it_agrees_with_redis_benchmark_where_the_server_is_the_limit(server):
         return statistics.median(figure(mine, other) for mine, other in pairs)
 
     told = [(round(mine.rate), round(mine.median), round(other.rate), round(other.median)) for mine, other in pairs]
-    assert 0.9 < middle(lambda mine, other: mine.rate / other.rate) < 1.1, told
-    assert 0.9 < middle(lambda mine, other: mine.median / (other.median + other.missing)) < 1.1, told
+    assert 0.9 < middle(rates) < 1.1, told
+    assert 0.9 < middle(latencies) < 1.1, told
     assert 0.95 < middle(lambda mine, other: mine.mean * mine.rate / 1e6 / IN_FLIGHT) < 1.01, told
     assert middle(lambda mine, other: other.missing) > middle(lambda mine, other: mine.missing), told
 

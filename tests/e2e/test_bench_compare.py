@@ -1,6 +1,7 @@
 """Servers side by side: started, measured in turn, and gone afterwards."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 import time
@@ -17,7 +18,8 @@ SHORT = [*SHAPE, "--duration", "200ms", "--warmup", "0s"]
 
 def peers(folder):
     core, admin = free_ports(2), free_ports(1)
-    ringfence = f"{PROGRAM} --port {{port}} --set listen.core_port_base={core} --set listen.admin_port={admin}"
+    ports = f"--port {{port}} --set listen.core_port_base={core} --set listen.admin_port={admin}"
+    ringfence = f"{os.path.abspath(PROGRAM)} {ports}"
     return {
         "redis": f"redis-server --port {{port}} --save '' --dir {folder}",
         "ringfence": f"{ringfence} --set cores.idle=park --memory 256MB",
