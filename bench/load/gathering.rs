@@ -12,12 +12,30 @@ const INTERVALS_MAX: usize = 600;
 
 /// What was measured in one interval.
 struct Part {
-    /// When it began.
+    /// When the first worker began with it.
     begin: u64,
-    /// What was measured; its time is the sum of the workers'.
+    /// When the last one was done with it.
+    end: u64,
+    /// What was measured.
     sample: Sample,
     /// Stretches of workers that it is made of.
     stretches: usize,
+}
+
+impl Part {
+    /// Adds what another worker, or the time before or behind, has measured.
+    fn join(&mut self, other: &Part) {
+        self.begin = self.begin.min(other.begin);
+        self.end = self.end.max(other.end);
+        self.sample.merge(&other.sample);
+        self.stretches += other.stretches;
+    }
+
+    /// What was measured, with the time from the first begin to the last end: workers that were done sooner
+    /// do not make it shorter.
+    fn timed(&self) -> Sample {
+        Sample { time: Duration::from_nanos(self.end - self.begin), ..self.sample.clone() }
+    }
 }
 
 /// What has been measured so far.
@@ -76,34 +94,33 @@ impl Gathering {
     /// Takes what a worker measured in a stretch that began at `begin`.
     pub fn add(&mut self, begin: u64, sample: &Sample) {
         let number = (begin as i64 - self.measure as i64).div_euclid(self.width as i64);
-        self.put(number, begin, sample, 1);
+        let end = begin + sample.time.as_nanos() as u64;
+        self.put(number, Part { begin, end, sample: sample.clone(), stretches: 1 });
         if self.intervals.len() > INTERVALS_MAX {
             self.widen();
         }
     }
 
-    fn put(&mut self, number: i64, begin: u64, sample: &Sample, stretches: usize) {
-        let part =
-            self.intervals.entry(number).or_insert_with(|| Part { begin, sample: Sample::empty(), stretches: 0 });
-        part.begin = part.begin.min(begin);
-        part.sample.merge(sample);
-        part.sample.time += sample.time;
-        part.stretches += stretches;
+    fn put(&mut self, number: i64, part: Part) {
+        use std::collections::btree_map::Entry;
+        match self.intervals.entry(number) {
+            Entry::Vacant(place) => drop(place.insert(part)),
+            Entry::Occupied(mut place) => place.get_mut().join(&part),
+        }
     }
 
     /// Doubles the length of all intervals: a long run has no more of them than a page can show.
     fn widen(&mut self) {
         self.width *= 2;
         for (number, part) in std::mem::take(&mut self.intervals) {
-            self.put(number.div_euclid(2), part.begin, &part.sample, part.stretches);
+            self.put(number.div_euclid(2), part);
         }
     }
 
     /// Replies per second and latencies of the last interval that all workers have reported.
     pub fn latest(&self) -> Option<(f64, Latencies)> {
         let part = self.intervals.values().rev().find(|part| part.stretches >= self.workers)?;
-        // Workers run beside each other, and each has added its time.
-        Some((part.sample.rate() * self.workers as f64, part.sample.latency()))
+        Some((part.timed().rate(), part.sample.latency()))
     }
 
     /// Wrong and failed requests so far.
@@ -116,8 +133,8 @@ impl Gathering {
         self.look(now);
         let mut total = Sample::empty();
         let mut intervals = Vec::new();
-        for (number, Part { begin, mut sample, .. }) in self.intervals {
-            sample.time /= self.workers as u32;
+        for (number, part) in self.intervals {
+            let (begin, mut sample) = (part.begin, part.timed());
             if offer.pace == Pace::Closed {
                 // What was intended is what was done.
                 sample.service = sample.latency();
@@ -207,6 +224,18 @@ mod tests {
         let shown: Vec<_> =
             run.intervals.iter().map(|i| (i.at.as_millis(), i.measured, i.sample.counts.answered)).collect();
         assert_eq!(shown, [(0, false, 14), (100, true, 40), (350, true, 20)]);
+    }
+
+    /// One of two workers is done after a second, the other after three.
+    #[test]
+    fn a_worker_that_is_done_sooner_does_not_shorten_the_time() {
+        let mut gathering = Gathering::new((0, 0, u64::MAX), 1000 * MS, 2, Vec::new());
+        for second in 0..3 {
+            gathering.add(second * 1000 * MS, &sample(100, 1000));
+        }
+        gathering.add(0, &sample(50, 1000));
+        let run = gathering.into_run(&offer(), 3000 * MS);
+        assert_eq!((run.total.counts.answered, run.total.time), (350, Duration::from_secs(3)));
     }
 
     #[test]
