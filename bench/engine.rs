@@ -101,7 +101,14 @@ fn shuffled(mut keys: Vec<Key>) -> Vec<Key> {
 }
 
 fn shard(hasher: &KeyHasher, budget_bytes: u64) -> Shard {
-    let config = ShardConfig { budget_bytes, policy: Policy::Clock, value_bytes_max: 1 << 20, hasher: hasher.clone() };
+    let config = ShardConfig {
+        budget_bytes,
+        reach_bytes: 0,
+        policy: Policy::Clock,
+        value_bytes_max: 1 << 20,
+        seed: 1,
+        hasher: hasher.clone(),
+    };
     Shard::new(config).expect("a workable budget")
 }
 

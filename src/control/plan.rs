@@ -44,6 +44,8 @@ pub struct CorePlan {
     pub cpu: usize,
     /// All memory that it may use.
     pub memory_bytes: u64,
+    /// How far its memory can be raised while it runs.
+    pub memory_reach_bytes: u64,
     /// The slots that it owns, as sorted inclusive ranges.
     pub slots: Vec<(u16, u16)>,
     /// Its own port, if core ports are on.
@@ -132,6 +134,10 @@ impl Config {
         self.check_overrides(&cpus)?;
         let memory = self.plan_memory(&cpus, facts, core_memory, &mut notes)?;
         self.check_addresses(&memory, facts)?;
+        if let Some(difference) = self.eviction.difference {
+            let name = self.eviction.policy.name();
+            notes.push(format!("eviction is \"{name}\", which comes nearest to what was asked for: {difference}"));
+        }
         let slots = self.plan_slots(&cpus)?;
         let ports = self.plan_ports(cpus.len())?;
         let (connections, file_descriptors) = self.plan_connections(cpus.len(), facts, &mut notes)?;
@@ -145,7 +151,10 @@ impl Config {
         Ok(Plan {
             control_cpu: facts.affinity.iter().copied().find(|cpu| !cpus.contains(cpu)),
             cores: (cpus.into_iter().zip(memory).zip(slots).zip(ports).enumerate())
-                .map(|(index, (((cpu, memory_bytes), slots), port))| CorePlan { index, cpu, memory_bytes, slots, port })
+                .map(|(index, (((cpu, memory_bytes), slots), port))| {
+                    let memory_reach_bytes = memory_reach(memory_bytes, facts, core_memory);
+                    CorePlan { index, cpu, memory_bytes, memory_reach_bytes, slots, port }
+                })
                 .collect(),
             eviction: self.eviction,
             idle: self.cores.idle,
@@ -295,6 +304,16 @@ impl Config {
             admin: (listen.admin_port != 0).then(|| SocketAddr::new(listen.bind, listen.admin_port)),
             backlog: listen.backlog,
         }
+    }
+}
+
+/// Addresses cost nothing, so a core sets enough aside for all memory that the host has,
+/// unless the process is short of addresses.
+fn memory_reach(memory_bytes: u64, facts: &HostFacts, core_memory: CoreMemory) -> u64 {
+    if facts.address_space_max < u64::MAX {
+        memory_bytes
+    } else {
+        facts.memory_bytes.clamp(memory_bytes, core_memory.most.max(memory_bytes))
     }
 }
 

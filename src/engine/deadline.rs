@@ -101,14 +101,15 @@ impl Shard {
             return Ok(());
         }
         let size = found.head.with_expiry().record_bytes(self.arena.segment_shift());
-        let found = match self.make_room(at.slot, size, 0, Reserve::Use, now)? {
+        let log = self.arena.log_of(found.loc);
+        let found = match self.make_room(at.slot, log, size, 0, Reserve::Use, now)? {
             true => self.lookup(at, key, now),
             false => Some(found),
         };
         // Evicted for its own growth: it existed, and is gone before its deadline.
         let Some(found) = found else { return Ok(()) };
         let head = found.head.with_expiry();
-        self.relocate(at.slot, at.hash, found, head, Some(when), now).ok_or(OpError::OutOfMemory)?;
+        self.relocate(at.slot, at.hash, found, log, head, Some(when), now).ok_or(OpError::OutOfMemory)?;
         self.hand.owe(size);
         self.index.next_version(at.slot);
         Ok(())

@@ -6,6 +6,7 @@
 //!       12   expiry word, 8 bytes, only if A.has_expiry
 //!            key
 //!            body: the value, or with A.large the u32 numbers of its extents
+//!                  and what of the value does not fill one
 //!            padding to 4 bytes
 //!
 //! word A   63      55 54  53  52  51 50  49  48  46 45          16 15       0
@@ -32,6 +33,7 @@
 //!
 //! Called by the arena, the slot tables and the operations of the shard.
 
+use super::arena::LARGE_FRACTION;
 use super::expiry::Bucket;
 
 /// Bytes of the words A and B.
@@ -196,15 +198,32 @@ impl Head {
         self.key_at() + self.key_len()
     }
 
-    /// How many extents of `1 << segment_shift` bytes the value fills.
+    /// How many extents of `1 << segment_shift` bytes hold the value, or its first part.
+    #[inline]
     pub fn extents(self, segment_shift: u32) -> usize {
-        if self.is_large() { extents_for(self.value_len(), segment_shift) } else { 0 }
+        if self.is_large() { self.divide(segment_shift).0 } else { 0 }
     }
 
-    /// Bytes of the body: the value, or the numbers of its extents.
+    /// How many bytes of the value stand in the record itself.
+    #[inline]
+    pub fn inline_len(self, segment_shift: u32) -> usize {
+        if self.is_large() { self.divide(segment_shift).1 } else { self.value_len() }
+    }
+
+    /// A large value's extents, and what is left over for the record. What is
+    /// left over gets an extent too if half a segment is too small for it. The expiry word
+    /// makes no difference here, so that it can come and go.
+    fn divide(self, segment_shift: u32) -> (usize, usize) {
+        let whole = self.value_len() >> segment_shift;
+        let rest = self.value_len() & ((1 << segment_shift) - 1);
+        let beside = HEADER_BYTES + EXPIRY_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
+        if beside + rest > (1 << segment_shift) / LARGE_FRACTION { (whole + 1, 0) } else { (whole, rest) }
+    }
+
+    /// Bytes of the body: the value, or the numbers of its extents and what is left over.
     #[inline]
     pub fn body_len(self, segment_shift: u32) -> usize {
-        if self.is_large() { self.extents(segment_shift) * EXTENT_ID_BYTES } else { self.value_len() }
+        self.extents(segment_shift) * EXTENT_ID_BYTES + self.inline_len(segment_shift)
     }
 
     /// Bytes of the whole record with its padding.
@@ -212,11 +231,6 @@ impl Head {
     pub fn record_bytes(self, segment_shift: u32) -> usize {
         (self.body_at() + self.body_len(segment_shift)).next_multiple_of(ALIGN_BYTES)
     }
-}
-
-/// How many extents of `1 << segment_shift` bytes hold `value_len` bytes.
-pub fn extents_for(value_len: usize, segment_shift: u32) -> usize {
-    value_len.div_ceil(1 << segment_shift)
 }
 
 /// A deadline as the expiry word stores it, with the wheel's bucket that watches it.
@@ -315,6 +329,12 @@ pub fn has_key(bytes: &[u8], loc: Loc, key: &[u8]) -> bool {
 pub fn value_of(bytes: &[u8], loc: Loc, head: Head) -> &[u8] {
     let at = loc.offset() + head.body_at();
     bytes.get(at..at + head.value_len()).unwrap_or_default()
+}
+
+/// What of the value of the large record at `loc` stands behind the numbers of its extents.
+pub fn rest_of(bytes: &[u8], loc: Loc, head: Head, segment_shift: u32) -> &[u8] {
+    let at = loc.offset() + head.body_at() + head.extents(segment_shift) * EXTENT_ID_BYTES;
+    bytes.get(at..at + head.inline_len(segment_shift)).unwrap_or_default()
 }
 
 /// Number `index` of the extents of the large record at `loc`.

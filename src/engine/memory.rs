@@ -2,7 +2,7 @@
 //! holds every record of a core, and the prefetch instruction.
 //!
 //! Invariant: `base..base + len` is readable, writable and owned by this value
-//! alone from [`Memory::map`] until it is dropped, so the slices handed out are
+//! alone from [`Memory::grow`] until it is dropped, so the slices handed out are
 //! as safe as those of a `Vec<u8>`. Pages never written read as zeros.
 //!
 //! Called by [`super::arena`] and by the prefetch hints of [`super::Shard`].
@@ -15,13 +15,17 @@ use std::ptr::NonNull;
 /// share a page with a neighbour that has been given back.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// The unit of `mprotect`, or a multiple of it.
+const PAGE_BYTES: usize = 64 << 10;
+
 /// A private anonymous mapping, paged in on first touch.
 pub struct Memory {
     /// What `mmap` answered, and how much it mapped.
     mapped: NonNull<u8>,
     mapped_bytes: usize,
-    /// The part in use: it starts on a huge page boundary.
+    /// The part in use: it starts on a huge page boundary, and the first `len` of its `reach` bytes are usable.
     base: NonNull<u8>,
+    reach: usize,
     len: usize,
 }
 
@@ -30,28 +34,56 @@ pub struct Memory {
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// Maps `len` bytes of zeros, of which none occupies memory yet.
+    /// Sets `reach` bytes of addresses aside, of which none can be used yet.
     ///
     /// # Errors
     /// The system's error number, such as `ENOMEM`.
-    pub fn map(len: usize) -> Result<Self, i32> {
-        let mapped_bytes = len.checked_add(HUGE_PAGE_BYTES).ok_or(libc::ENOMEM)?;
+    pub fn reserve(reach: usize) -> Result<Self, i32> {
+        let rounded = reach.checked_next_multiple_of(PAGE_BYTES).ok_or(libc::ENOMEM)?;
+        let mapped_bytes = rounded.checked_add(HUGE_PAGE_BYTES).ok_or(libc::ENOMEM)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice
         // touches no memory that anyone else uses.
-        let at =
-            unsafe { libc::mmap(std::ptr::null_mut(), mapped_bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), mapped_bytes, libc::PROT_NONE, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
         }
         let mapped = NonNull::new(at.cast::<u8>()).ok_or(libc::ENOMEM)?;
         let skip = mapped.as_ptr().align_offset(HUGE_PAGE_BYTES).min(HUGE_PAGE_BYTES);
-        // SAFETY: `skip` is at most the huge page that was mapped beyond `len`.
+        // SAFETY: `skip` is at most the huge page that was mapped beyond `reach`.
         let base = unsafe { mapped.add(skip) };
-        Ok(Self { mapped, mapped_bytes, base, len })
+        Ok(Self { mapped, mapped_bytes, base, reach, len: 0 })
     }
 
-    /// The whole mapping.
+    /// Makes the first `len` bytes usable: zeros that occupy no memory until
+    /// they are touched. Never makes fewer usable than before.
+    ///
+    /// # Errors
+    /// The system's error number; what was usable still is.
+    pub fn grow(&mut self, len: usize) -> Result<(), i32> {
+        if len > self.reach {
+            return Err(libc::ENOMEM);
+        }
+        if len <= self.len {
+            return Ok(());
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range starts at the mapping's own base and ends inside what
+        // was set aside; giving access to it takes none away.
+        let done = unsafe { libc::mprotect(self.base.as_ptr().cast(), len.next_multiple_of(PAGE_BYTES), access) };
+        if done != 0 {
+            return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// How far [`Memory::grow`] can go.
+    pub fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// Everything usable.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the range is mapped readable as long as `self` lives, and
@@ -59,7 +91,7 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
-    /// The whole mapping, for writing.
+    /// Everything usable, for writing.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the range is mapped writable as long as `self` lives, and
@@ -72,7 +104,7 @@ impl Memory {
         self.advise(range, libc::MADV_DONTNEED);
     }
 
-    /// Asks for huge pages (or, with `false`, for none) in the whole mapping.
+    /// Asks for huge pages (or, with `false`, for none) in all that is usable.
     /// Only advice: a kernel without them ignores it.
     pub fn advise_huge(&mut self, wanted: bool) {
         self.advise(0..self.len, if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
@@ -125,15 +157,24 @@ mod tests {
 
     #[test]
     fn pages_start_as_zeros_and_read_as_zeros_after_release() {
-        let mut memory = Memory::map(1 << 20).expect("a mebibyte can be mapped");
+        let mut memory = Memory::reserve((1 << 20) + 1).expect("addresses for a mebibyte");
+        assert_eq!((memory.bytes().len(), memory.reach()), (0, (1 << 20) + 1));
+        memory.grow(1 << 19).expect("half of it can be mapped");
+        memory.bytes_mut()[(1 << 19) - 1] = 1;
+        memory.grow(1 << 20).expect("all of it can be mapped");
         assert_eq!(memory.bytes().len(), 1 << 20);
+        assert_eq!(std::mem::take(&mut memory.bytes_mut()[(1 << 19) - 1]), 1, "growing keeps what is there");
+        memory.grow(1).expect("less than before");
+        assert_eq!(memory.bytes().len(), 1 << 20);
+        memory.grow((1 << 20) + 1).expect("the last byte too");
+        assert!(memory.grow((1 << 20) + 2).is_err(), "no more than was set aside");
         assert_eq!(memory.bytes().as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
         assert!(memory.bytes().iter().all(|&b| b == 0));
         memory.bytes_mut().fill(7);
         memory.release(4096..8192);
         assert!(memory.bytes()[..4096].iter().all(|&b| b == 7));
         assert!(memory.bytes()[4096..8192].iter().all(|&b| b == 0));
-        memory.release(0..(1 << 20) + 1);
+        memory.release(0..(1 << 20) + 2);
         assert_eq!(memory.bytes()[0], 7, "a range outside the mapping is left alone");
         memory.prefetch(usize::MAX);
         memory.advise_huge(false);
@@ -141,7 +182,7 @@ mod tests {
 
     #[test]
     fn more_than_the_address_space_is_an_error() {
-        assert!(Memory::map(usize::MAX).is_err());
-        assert!(Memory::map(1 << 60).is_err());
+        assert!(Memory::reserve(usize::MAX).is_err());
+        assert!(Memory::reserve(1 << 60).is_err());
     }
 }

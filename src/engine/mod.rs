@@ -60,10 +60,14 @@ pub const VALUE_BYTES_MAX: usize = 512 << 20;
 pub struct ShardConfig {
     /// All memory of the core: records, index, wheel, and what is reserved for its sessions.
     pub budget_bytes: u64,
+    /// How far the budget can be raised later: addresses are set aside for so much.
+    pub reach_bytes: u64,
     /// What gives way when the budget is reached.
     pub policy: Policy,
     /// The longest value accepted; at most [`VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
+    /// Decides what happens by chance.
+    pub seed: u64,
     /// The hasher that made the hashes of every [`At`].
     pub hasher: KeyHasher,
 }

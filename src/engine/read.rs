@@ -65,7 +65,7 @@ impl Shard {
         let mut found = self.lookup_counted(at, key, now)?;
         let refs = found.head.refs();
         if refs < REFS_MAX {
-            found.head = found.head.with_refs(refs + 1);
+            found.head = found.head.with_refs(self.counted(refs));
             found.head.write(self.arena.bytes_mut(), found.loc);
         }
         Some(found)
@@ -92,7 +92,7 @@ impl Shard {
 
     #[cold]
     fn answer_large(&self, found: Found, version: u64, expires_at: Option<u64>, out: &mut impl ReplySink) {
-        let count = found.head.extents(self.arena.segment_shift());
+        let count = found.head.extents(self.arena.segment_shift()) + 1;
         if count > PIECES_INLINE {
             let pieces: Vec<&[u8]> = self.pieces(found).collect();
             return out.value(&Value { payload: Payload::Pieces(&pieces), version, expires_at });
@@ -104,14 +104,15 @@ impl Shard {
         out.value(&Value { payload: Payload::Pieces(&pieces[..count]), version, expires_at });
     }
 
-    /// The pieces of a large value, in order.
+    /// The pieces of a large value, in order; the last may be empty.
     fn pieces(&self, found: Found) -> impl Iterator<Item = &[u8]> {
         let bytes = self.arena.bytes();
-        let segment_bytes = self.arena.segment_bytes();
-        (0..found.head.extents(self.arena.segment_shift())).filter_map(move |index| {
+        let (shift, segment_bytes) = (self.arena.segment_shift(), self.arena.segment_bytes());
+        let extents = (0..found.head.extents(shift)).filter_map(move |index| {
             let id = item::extent_of(bytes, found.loc, found.head, index)?;
             let len = (found.head.value_len() - index * segment_bytes).min(segment_bytes);
             bytes.get(self.arena.range(id))?.get(..len)
-        })
+        });
+        extents.chain(std::iter::once(item::rest_of(bytes, found.loc, found.head, shift)))
     }
 }

@@ -37,12 +37,14 @@ pub(super) struct Found {
     pub head: Head,
 }
 
-// The smallest budget leaves room for some dozens of segments beside what is fixed.
-const _: () = assert!(Shard::BUDGET_BYTES_MIN > Index::FIXED_BYTES + Wheel::FIXED_BYTES + 48 * SEGMENT_BYTES_MIN);
+// The smallest budget leaves room for some dozens of segments.
+const _: () = assert!(Shard::BUDGET_BYTES_MIN >= 128 * SEGMENT_BYTES_MIN);
 
 impl Shard {
     /// The smallest workable budget.
-    pub const BUDGET_BYTES_MIN: u64 = 4 << 20;
+    pub const BUDGET_BYTES_MIN: u64 = 1 << 20;
+    /// What an empty shard takes whatever its budget: empty slot tables and an empty wheel.
+    pub const FIXED_BYTES: u64 = Index::FIXED_BYTES + Wheel::FIXED_BYTES;
     /// The largest budget: as far as 32-bit locations reach.
     pub const BUDGET_BYTES_MAX: u64 = 16 << 30;
 
@@ -59,9 +61,10 @@ impl Shard {
         }
         Ok(Self {
             index: Index::new(config.hasher),
-            arena: Arena::new(config.budget_bytes).map_err(EngineError::Mapping)?,
+            arena: Arena::new(config.budget_bytes, config.reach_bytes.min(Self::BUDGET_BYTES_MAX))
+                .map_err(EngineError::Mapping)?,
             wheel: Wheel::new(),
-            hand: Hand::default(),
+            hand: Hand::new(config.seed),
             policy: config.policy,
             stats: ShardStats::default(),
             keys_with_expiry: 0,
@@ -124,9 +127,21 @@ impl Shard {
     /// How many segments the budget has room for beside everything else in it.
     #[inline]
     pub(super) fn segments_allowed(&self) -> usize {
-        let others = self.index.bytes() + self.wheel.bytes() + self.arena.table_bytes() + self.reserved_bytes;
+        let others = self.index_bytes() + self.wheel_bytes() + self.reserved_bytes;
         let room = self.budget_bytes.saturating_sub(others) >> self.arena.segment_shift();
         (room as usize).min(self.arena.segment_count())
+    }
+
+    /// Bytes of slot tables beside the empty ones, of the table of segments, and of what the hand remembers.
+    #[inline]
+    fn index_bytes(&self) -> u64 {
+        self.index.bytes() - Index::FIXED_BYTES + self.arena.table_bytes() + self.hand.bytes()
+    }
+
+    /// Bytes of the wheel beside the empty one.
+    #[inline]
+    fn wheel_bytes(&self) -> u64 {
+        self.wheel.bytes() - Wheel::FIXED_BYTES
     }
 
     /// How many segments are free within the budget; negative if it is overdrawn.
@@ -178,7 +193,7 @@ impl Shard {
     /// Where the bytes of the budget are.
     pub fn memory(&self) -> MemoryReport {
         let shift = self.arena.segment_shift();
-        let index_bytes = self.index.bytes() + self.arena.table_bytes();
+        let (index_bytes, wheel_bytes) = (self.index_bytes(), self.wheel_bytes());
         let free = self.segments_free().max(0) as u64;
         MemoryReport {
             budget_bytes: self.budget_bytes,
@@ -186,14 +201,15 @@ impl Shard {
             dead_bytes: self.arena.dead_bytes(),
             free_bytes: free << shift,
             index_bytes,
-            wheel_bytes: self.wheel.bytes(),
+            wheel_bytes,
             reserved_bytes: self.reserved_bytes,
             segments_total: self.segments_allowed() as u64,
             segments_free: free,
             resident_bytes: ((self.arena.resident() as u64) << shift)
                 + index_bytes
-                + self.wheel.bytes()
-                + self.reserved_bytes,
+                + wheel_bytes
+                + self.reserved_bytes
+                + Self::FIXED_BYTES,
         }
     }
 

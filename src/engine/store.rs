@@ -9,7 +9,7 @@
 //! Otherwise a new record is appended and the old one marked dead.
 
 use super::At;
-use super::arena::LARGE_FRACTION;
+use super::arena::{LARGE_FRACTION, Log};
 use super::expiry::Bucket;
 use super::item::{self, EXTENT_ID_BYTES, ExpiryWord, HEADER_BYTES, Head, Loc};
 use super::shard::{Found, Shard};
@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub found: Option<Found>,
     /// The head of the record to be.
     head: Head,
+    /// The log that it goes to, unless it is written in place.
+    log: Log,
     in_place: bool,
 }
 
@@ -50,20 +52,21 @@ impl Shard {
             return Err(OpError::TooLarge);
         }
         let shift = self.arena.segment_shift();
-        let plan = self.shape(key, value_len, deadline, found);
+        let plan = self.shape(at, key, value_len, deadline, found);
         if plan.in_place {
             return Ok(plan);
         }
         let size = plan.head.record_bytes(shift);
-        if self.make_room(at.slot, size, plan.head.extents(shift), Reserve::Keep, now)? {
+        if self.make_room(at.slot, plan.log, size, plan.head.extents(shift), Reserve::Keep, now)? {
+            // The old record may have moved or gone; the room was made in this log.
             let found = self.lookup(at, key, now);
-            return Ok(self.shape(key, value_len, deadline, found));
+            return Ok(Plan { log: plan.log, ..self.shape(at, key, value_len, deadline, found) });
         }
         Ok(plan)
     }
 
     #[inline]
-    fn shape(&self, key: &[u8], value_len: usize, deadline: Option<u64>, found: Option<Found>) -> Plan {
+    fn shape(&self, at: At, key: &[u8], value_len: usize, deadline: Option<u64>, found: Option<Found>) -> Plan {
         let shift = self.arena.segment_shift();
         let head = self.head_for(key.len(), value_len, deadline.is_some());
         if let Some(old) = found {
@@ -77,20 +80,22 @@ impl Shard {
             let kept =
                 if same(head) { Some(head) } else { Some(with_word).filter(|&h| old.head.has_expiry() && same(h)) };
             if let Some(head) = kept {
-                return Plan { found, head: head.with_refs(old.head.refs()), in_place: true };
+                return Plan { found, head: head.with_refs(old.head.refs()), log: Log::Main, in_place: true };
             }
+            let log = self.arena.log_of(old.loc);
+            return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: false };
         }
-        let refs = found.map_or(0, |old| old.head.refs());
-        Plan { found, head: head.with_refs(refs), in_place: false }
+        let (log, refs) = self.hand.welcome(self.policy, at.hash);
+        Plan { found, head: head.with_refs(refs), log, in_place: false }
     }
 
-    /// The head of a record: large if it is longer than a part of a segment and
-    /// the value, not the key, makes it so.
+    /// The head of a record: large if it is longer than half a segment and the
+    /// value, not the key, makes it so.
     #[inline]
     pub(super) fn head_for(&self, key_len: usize, value_len: usize, has_expiry: bool) -> Head {
-        let part = self.arena.segment_bytes() / LARGE_FRACTION;
+        let half = self.arena.segment_bytes() / LARGE_FRACTION;
         let head = Head::new(key_len, value_len, has_expiry, false);
-        if head.record_bytes(self.arena.segment_shift()) > part && value_len > part / 2 {
+        if head.record_bytes(self.arena.segment_shift()) > half && value_len > half / 2 {
             return Head::new(key_len, value_len, has_expiry, true);
         }
         head
@@ -160,7 +165,7 @@ impl Shard {
     ) {
         let head = plan.head;
         let size = head.record_bytes(self.arena.segment_shift());
-        let Some(loc) = self.arena.append(size) else {
+        let Some(loc) = self.arena.append(plan.log, size) else {
             debug_assert!(false, "the plan made room");
             // Rather a miss than the old value.
             if let Some(old) = plan.found {
@@ -200,9 +205,10 @@ impl Shard {
     /// Writes `value` to the extents of the record at `loc`, of which those of
     /// `before` exist; the others are taken from the free segments.
     fn fill_extents(&mut self, loc: Loc, before: Head, head: Head, value: &[u8]) {
-        let segment_bytes = self.arena.segment_bytes();
-        let existing = before.extents(self.arena.segment_shift());
-        for (index, piece) in value.chunks(segment_bytes).enumerate() {
+        let shift = self.arena.segment_shift();
+        let existing = before.extents(shift);
+        let (in_extents, rest) = value.split_at(value.len() - head.inline_len(shift));
+        for (index, piece) in in_extents.chunks(self.arena.segment_bytes()).enumerate() {
             let id = if index < existing {
                 let id = item::extent_of(self.arena.bytes(), loc, head, index).unwrap_or(u32::MAX);
                 self.arena.resize_extent(id, piece.len());
@@ -213,11 +219,13 @@ impl Shard {
             let start = self.arena.range(id).start;
             self.write_at(start, piece);
         }
+        let at = loc.offset() + head.body_at() + head.extents(shift) * EXTENT_ID_BYTES;
+        self.write_at(at, rest);
     }
 
     /// Takes a free segment as number `index` of the extents of the record at `loc`.
     pub(super) fn new_extent(&mut self, loc: Loc, head: Head, index: usize, used: usize) -> u32 {
-        let id = self.arena.take_extent(used);
+        let id = self.arena.take_extent(self.arena.log_of(loc), used);
         debug_assert!(id.is_some(), "the plan made room");
         let id = id.unwrap_or(u32::MAX);
         self.write_at(loc.offset() + head.body_at() + index * EXTENT_ID_BYTES, &id.to_le_bytes());
@@ -252,21 +260,29 @@ impl Shard {
         self.keys_with_expiry = self.keys_with_expiry + u64::from(after) - u64::from(before);
     }
 
-    /// Writes the live record at `old` again at the end of the log under `head`,
+    /// Writes the live record at `old` again at the end of `log` under `head`,
     /// whose body may be longer; the new bytes of the body are the caller's to
     /// write. Extents change hands. Answers `None` if the open segment has no room.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn relocate(
         &mut self,
         slot: Slot,
         hash: KeyHash,
         old: Found,
+        log: Log,
         head: Head,
         deadline: Option<u64>,
         now: UnixMillis,
     ) -> Option<Loc> {
         let shift = self.arena.segment_shift();
-        let loc = self.arena.append(head.record_bytes(shift))?;
+        let loc = self.arena.append(log, head.record_bytes(shift))?;
         let from = old.loc.offset();
+        if self.arena.log_of(old.loc) != log {
+            for index in 0..old.head.extents(shift) {
+                let id = item::extent_of(self.arena.bytes(), old.loc, old.head, index).unwrap_or(u32::MAX);
+                self.arena.move_extent(id, log);
+            }
+        }
         self.count_deadlines(self.deadline_of(old).is_some(), deadline.is_some());
         self.arena.copy_within(from..from + HEADER_BYTES, loc.offset());
         head.write(self.arena.bytes_mut(), loc);
@@ -297,6 +313,6 @@ impl Shard {
             self.arena.free_extents(loc, head);
         }
         self.arena.kill(loc);
-        head.record_bytes(shift) + if head.is_large() { head.value_len() } else { 0 }
+        head.record_bytes(shift) + head.value_len() - head.inline_len(shift)
     }
 }

@@ -103,19 +103,25 @@ impl Shard {
         let head = old.head.with_value_len(len);
         let shift = self.arena.segment_shift();
         let more_extents = head.extents(shift) - old.head.extents(shift);
-        let mut place = old;
+        let (mut place, mut from, mut rest) = (old, old.head.value_len(), Vec::new());
         if head.record_bytes(shift) != old.head.record_bytes(shift) || more_extents > 0 {
             let size = head.record_bytes(shift);
-            if self.make_room(at.slot, size, more_extents, Reserve::Keep, now)? {
+            let log = self.arena.log_of(old.loc);
+            if self.make_room(at.slot, log, size, more_extents, Reserve::Keep, now)? {
                 match self.lookup(at, key, now) {
                     Some(moved) => place = moved,
                     // Evicted for its own growth: what follows starts anew.
                     None => return self.append_fresh(at, key, tail, now),
                 }
             }
+            if more_extents > 0 {
+                // What stood in the record moves to an extent.
+                rest = item::rest_of(self.arena.bytes(), place.loc, place.head, shift).to_vec();
+                from -= rest.len();
+            }
             let head = place.head.with_value_len(len);
             let deadline = self.deadline_of(place);
-            match self.relocate(at.slot, at.hash, place, head, deadline, now) {
+            match self.relocate(at.slot, at.hash, place, log, head, deadline, now) {
                 Some(loc) => place = Found { loc, head },
                 None => return Err(OpError::OutOfMemory),
             }
@@ -126,7 +132,8 @@ impl Shard {
         }
         let version = self.index.next_version(at.slot);
         item::write_version(self.arena.bytes_mut(), place.loc, version);
-        self.write_tail(place, old.head.value_len(), tail);
+        self.write_tail(place, from, &rest);
+        self.write_tail(place, from + rest.len(), tail);
         self.stats.sets += 1;
         Ok(len)
     }
@@ -136,11 +143,16 @@ impl Shard {
         if !place.head.is_large() {
             return self.write_at(place.loc.offset() + place.head.body_at() + len, tail);
         }
+        let (shift, segment_bytes) = (self.arena.segment_shift(), self.arena.segment_bytes());
+        let extents = place.head.extents(shift);
         let (mut len, mut tail) = (len, tail);
         while !tail.is_empty() {
-            let within = len & (self.arena.segment_bytes() - 1);
-            let (piece, rest) = tail.split_at(tail.len().min(self.arena.segment_bytes() - within));
-            let index = len >> self.arena.segment_shift();
+            let (index, within) = (len >> shift, len & (segment_bytes - 1));
+            if index == extents {
+                let rest = place.loc.offset() + place.head.body_at() + extents * item::EXTENT_ID_BYTES;
+                return self.write_at(rest + within, tail);
+            }
+            let (piece, rest) = tail.split_at(tail.len().min(segment_bytes - within));
             let id = if within == 0 {
                 self.new_extent(place.loc, place.head, index, piece.len())
             } else {

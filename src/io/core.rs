@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::connection::{Connection, Connections, Phase, Receiving};
 use super::mesh::{Mail, Mesh};
-use super::ring::{Completion, Key, RECEIVE_BYTES, Received, Ring};
+use super::ring::{Completion, Key, RECEIVE_BYTES_MIN, Received, Ring};
 use crate::node::Node;
 use crate::node::mailbox::ConnId;
 use crate::node::session::{Scope, State};
@@ -560,10 +560,12 @@ impl Core {
         self.node.advance(work_max)
     }
 
-    /// Counts what buffers and sessions hold into the budget.
+    /// Counts what buffers and sessions hold into the budget. The smallest set of receive
+    /// buffers belongs to what a process takes at any budget.
     pub fn account(&mut self) {
         let connections = self.connections.capacity() * size_of::<Connection>();
-        let io = RECEIVE_BYTES + (connections + self.ring.sending_bytes()) as u64;
+        let receiving = self.ring.receive_bytes() - RECEIVE_BYTES_MIN;
+        let io = receiving + (connections + self.ring.sending_bytes()) as u64;
         let budget = self.node.shard().memory().budget_bytes;
         let closed = self.node.shed(budget / SESSIONS_PART);
         if closed > 0 {

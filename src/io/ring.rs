@@ -28,7 +28,9 @@ const SUBMISSIONS_MAX: u32 = 1024;
 /// Completions that fit before the kernel keeps them aside.
 const COMPLETIONS_MAX: u32 = 4096;
 /// Receive buffers. A power of two, at most 32,768.
-const BUFFERS: u16 = 512;
+const BUFFERS_MAX: u16 = 512;
+/// The fewest that a ring works well with.
+const BUFFERS_MIN: u16 = 32;
 /// Bytes of one receive buffer.
 const BUFFER_BYTES: usize = 8 << 10;
 /// The longest buffer that is expected to be sent as it is handed over. One that the
@@ -37,9 +39,12 @@ const INLINE_SEND_MAX: usize = 16 << 10;
 /// The id under which the kernel knows the receive buffers.
 const BUFFER_GROUP: u16 = 0;
 /// Memory that a ring holds for receiving, whatever the number of connections.
-pub const RECEIVE_BYTES: u64 = BUFFERS as u64 * BUFFER_BYTES as u64;
+pub const RECEIVE_BYTES_MAX: u64 = BUFFERS_MAX as u64 * BUFFER_BYTES as u64;
+/// Memory of the smallest set of receive buffers.
+pub const RECEIVE_BYTES_MIN: u64 = BUFFERS_MIN as u64 * BUFFER_BYTES as u64;
 
-const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS <= 32_768, "the kernel's rule for buffer rings");
+const _: () = assert!(BUFFERS_MAX.is_power_of_two() && BUFFERS_MAX <= 32_768, "the kernel's rule for buffer rings");
+const _: () = assert!(BUFFERS_MIN.is_power_of_two() && BUFFERS_MIN <= BUFFERS_MAX);
 
 /// What a request was for, with the number that its owner gave it.
 ///
@@ -207,35 +212,38 @@ struct Buffers {
     /// Page-aligned: descriptors first, then the buffers.
     base: *mut u8,
     bytes: usize,
+    /// How many buffers there are: a power of two, at most [`BUFFERS_MAX`].
+    count: u16,
     tail: u16,
 }
 
 const PAGE_BYTES: usize = 4096;
-const DESCRIPTOR_BYTES: usize = (BUFFERS as usize * size_of::<BufRingEntry>()).next_multiple_of(PAGE_BYTES);
+const DESCRIPTOR_BYTES: usize = (BUFFERS_MAX as usize * size_of::<BufRingEntry>()).next_multiple_of(PAGE_BYTES);
 
 impl Buffers {
-    fn map() -> io::Result<Self> {
-        let bytes = DESCRIPTOR_BYTES + BUFFERS as usize * BUFFER_BYTES;
+    fn map(count: u16) -> io::Result<Self> {
+        assert!(count.is_power_of_two() && count <= BUFFERS_MAX);
+        let bytes = DESCRIPTOR_BYTES + usize::from(count) * BUFFER_BYTES;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { base: base.cast(), bytes, tail: 0 })
+        Ok(Self { base: base.cast(), bytes, count, tail: 0 })
     }
 
     fn buffer(&self, id: u16) -> *mut u8 {
-        assert!(id < BUFFERS);
-        // SAFETY: `id` is below BUFFERS, so the offset stays inside the mapping made by `map`.
+        assert!(id < self.count);
+        // SAFETY: `id` is below the count, so the offset stays inside the mapping made by `map`.
         unsafe { self.base.add(DESCRIPTOR_BYTES + usize::from(id) * BUFFER_BYTES) }
     }
 
     /// Puts a buffer at the tail of the ring, for the kernel to see at the next [`Buffers::publish`].
     fn offer(&mut self, id: u16) {
         let address = self.buffer(id) as u64;
-        let at = usize::from(self.tail & (BUFFERS - 1));
-        // SAFETY: `at` is below BUFFERS, so the entry lies in the descriptor part of the mapping, which is
+        let at = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `at` is below the count, a power of two, so the entry lies in the descriptor part of the mapping, which is
         // page-aligned and zeroed at first; the kernel reads an entry only after the tail has passed it.
         let entry = unsafe { &mut *self.base.cast::<BufRingEntry>().add(at) };
         entry.set_addr(address);
@@ -270,11 +278,21 @@ impl Drop for Buffers {
 }
 
 impl Ring {
-    /// A ring for the calling thread.
+    /// A ring for the calling thread, with as many receive buffers as are ever useful.
     ///
     /// # Errors
     /// The kernel does not allow it, or lacks what the ring needs (Linux 6.1).
     pub fn new() -> io::Result<Self> {
+        Self::receiving(RECEIVE_BYTES_MAX)
+    }
+
+    /// A ring for the calling thread, with receive buffers of about `bytes` bytes, as far as that makes sense.
+    ///
+    /// # Errors
+    /// The kernel does not allow it, or lacks what the ring needs (Linux 6.1).
+    pub fn receiving(bytes: u64) -> io::Result<Self> {
+        let wanted = bytes.clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX) / BUFFER_BYTES as u64;
+        let count = 1 << wanted.ilog2();
         let build = |no_array: bool| {
             let mut builder = IoUring::builder();
             builder.setup_cqsize(COMPLETIONS_MAX).setup_clamp().setup_submit_all();
@@ -286,12 +304,12 @@ impl Ring {
         };
         // The indirection array costs a cache line a submission; kernels before 6.6 insist on it.
         let ring = build(true).or_else(|_| build(false))?;
-        let mut buffers = Buffers::map()?;
-        // SAFETY: the descriptors are page-aligned, BUFFERS long, and stay mapped until the ring is closed.
+        let mut buffers = Buffers::map(count)?;
+        // SAFETY: the descriptors are page-aligned, `count` long, and stay mapped until the ring is closed.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(buffers.base as u64, BUFFERS, BUFFER_GROUP, 0)?;
+            ring.submitter().register_buf_ring_with_flags(buffers.base as u64, count, BUFFER_GROUP, 0)?;
         }
-        (0..BUFFERS).for_each(|id| buffers.offer(id));
+        (0..count).for_each(|id| buffers.offer(id));
         buffers.publish();
         let gathers = ring.params().is_feature_min_timeout();
         Ok(Self {
@@ -304,6 +322,11 @@ impl Ring {
             connecting_free: Vec::new(),
             gathers,
         })
+    }
+
+    /// Memory of the receive buffers.
+    pub fn receive_bytes(&self) -> u64 {
+        u64::from(self.buffers.count) * BUFFER_BYTES as u64
     }
 
     /// The ring's descriptor, by which other cores wake it.

@@ -18,21 +18,21 @@ use super::core::{ConnectionLimit, Core, Listener, Order, Parts};
 use super::idle::{IdlePolicy, Loop};
 use super::listen::{check_free, listen};
 use super::mesh::Mesh;
-use super::ring::{RECEIVE_BYTES, Ring, eventfd};
+use super::ring::{Ring, eventfd};
 use crate::base::{KeyHasher, UnixMillis};
 use crate::control::admin::CoreDirectory;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
-use crate::engine::{EngineError, Policy, Shard, ShardConfig};
+use crate::engine::{EngineError, Shard, ShardConfig};
 use crate::node::session::Scope;
 use crate::node::stats::CoreSnapshot;
 use crate::node::topology::{Topology, TopologyError};
 use crate::node::{Limits, Node, NodeConfig, ServerInfo};
 
-/// The memory of a core: at least what the engine needs, its receive buffers, and as
-/// much again for replies under way; at most what the engine can address.
-pub const CORE_MEMORY: CoreMemory =
-    CoreMemory { least: Shard::BUDGET_BYTES_MIN + 2 * RECEIVE_BYTES, most: Shard::BUDGET_BYTES_MAX };
+/// The memory of a core: at least what the engine needs, at most what it can address.
+pub const CORE_MEMORY: CoreMemory = CoreMemory { least: Shard::BUDGET_BYTES_MIN, most: Shard::BUDGET_BYTES_MAX };
 
+/// Receive buffers are one part in so many of a core's memory, as far as that makes sense.
+const RECEIVE_FRACTION: u64 = 64;
 /// Shares of a core's time: what the data path gets, and what everything else gets.
 const DATA_SHARES: usize = 1000;
 const BACKGROUND_SHARES: usize = 100;
@@ -344,12 +344,14 @@ fn limits(plan: &Plan) -> Limits {
 }
 
 fn shard_config(plan: &Plan, core: &CorePlan, hasher: KeyHasher) -> ShardConfig {
-    use crate::control::config::values::Eviction;
-    let policy = match plan.eviction {
-        Eviction::Clock => Policy::Clock,
-        Eviction::NoEviction => Policy::NoEviction,
-    };
-    ShardConfig { budget_bytes: core.memory_bytes, policy, value_bytes_max: plan.limits.value_bytes, hasher }
+    ShardConfig {
+        budget_bytes: core.memory_bytes,
+        reach_bytes: core.memory_reach_bytes,
+        policy: plan.eviction.policy,
+        value_bytes_max: plan.limits.value_bytes,
+        seed: random_seed(),
+        hasher,
+    }
 }
 
 /// What `CONFIG GET` answers, under the names that redis clients ask for.
@@ -418,7 +420,7 @@ type Made = (Parts, RawFd, Receiver<Vec<RawFd>>, File, IdlePolicy);
 /// Makes everything a core needs, on its own thread: its memory is touched first by
 /// the core that uses it, and its ring belongs to this thread.
 fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
-    let ring = Ring::new().map_err(StartError::Ring)?;
+    let ring = Ring::receiving(setup.plan.memory_bytes / RECEIVE_FRACTION).map_err(StartError::Ring)?;
     let shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
     let parking = eventfd().map_err(StartError::Ring)?;
     ring.register_eventfd(parking.as_raw_fd()).map_err(StartError::Ring)?;

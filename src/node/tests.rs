@@ -60,7 +60,9 @@ impl Host {
         let node = |core| {
             let config = ShardConfig {
                 budget_bytes: Shard::BUDGET_BYTES_MIN,
+                reach_bytes: 0,
                 policy: Policy::Clock,
+                seed: 1,
                 value_bytes_max: limits.value_bytes_max,
                 hasher: hasher.clone(),
             };

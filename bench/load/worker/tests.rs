@@ -127,7 +127,9 @@ fn node() -> Node {
     let topology = Topology::new(3, None, vec![(7000, vec![(0, 16383)])]).expect("all slots are owned");
     let shard = Shard::new(ShardConfig {
         budget_bytes: Shard::BUDGET_BYTES_MIN.max(64 << 20),
+        reach_bytes: 0,
         policy: Policy::Clock,
+        seed: 1,
         value_bytes_max: 1 << 20,
         hasher: hasher.clone(),
     });

@@ -83,8 +83,12 @@ section! {
         /// except for those that say otherwise in `[[core]]`.
         memory: Memory = Memory::Percent(80),
         /// What a full core does when a write needs room. "clock" evicts records that were not
-        /// read lately; "noeviction" refuses the write with an OOM error and keeps serving reads.
-        eviction: Eviction = Eviction::Clock,
+        /// read lately; "s3fifo" also lets newcomers prove themselves first, which a scan does not
+        /// survive; "lfu" evicts what is read least often; "random" whatever chance picks;
+        /// "volatile-ttl" only records with a TTL, the soonest first; "noeviction" refuses the write with an
+        /// OOM error and keeps serving reads. The names that Redis has, such as "allkeys-lru", mean the
+        /// nearest of these.
+        eviction: Eviction = Eviction::default(),
         ;
         /// Which CPUs serve data.
         cores: Cores,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ranges::{format_list, format_ranges, parse_ranges};
 use crate::base::{SLOT_COUNT, units};
+use crate::engine::Policy;
 
 /// A value's text on the right of `=`, or `None` for one that is not set.
 pub(super) trait TomlText {
@@ -215,13 +216,6 @@ macro_rules! choices {
 }
 
 choices! {
-    /// What a full core does when a write needs room.
-    Eviction {
-        /// Evicts records that were not read lately.
-        Clock = "clock",
-        /// Refuses the write with an `OOM` error and keeps serving reads.
-        NoEviction = "noeviction",
-    }
     /// What a core does when it has nothing to do.
     Idle {
         /// Parks at once until the kernel wakes it.
@@ -237,6 +231,30 @@ choices! {
         Human = "human",
         /// One JSON object for collectors.
         Json = "json",
+    }
+}
+
+/// What a full core does when a write needs room: a policy, under its own name or the one that Redis has for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Eviction {
+    /// The policy.
+    pub policy: Policy,
+    /// What is different from the policy of Redis that was named.
+    pub difference: Option<&'static str>,
+}
+
+impl FromStr for Eviction {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let difference = Policy::nearest(text).map(|nearest| nearest.difference);
+        Ok(Self { policy: text.parse()?, difference })
+    }
+}
+
+impl fmt::Display for Eviction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.policy.name())
     }
 }
 
@@ -333,7 +351,10 @@ mod tests {
         assert_eq!("1,0-2".parse::<CpuList>().unwrap_err(), "CPU 1 is listed twice");
         assert_eq!("0-5,5-9".parse::<SlotList>().unwrap_err(), "slot 5 is listed twice");
         assert_eq!("16384".parse::<SlotList>().unwrap_err(), "there is no slot 16384: slots are 0 to 16383");
-        assert_eq!("lru".parse::<Eviction>().unwrap_err(), "`lru` is none of: clock, noeviction");
+        let unknown = "lru".parse::<Eviction>().unwrap_err();
+        assert!(unknown.contains("`lru`") && unknown.contains("s3fifo"), "{unknown}");
+        let redis = "volatile-lru".parse::<Eviction>().unwrap();
+        assert_eq!((redis.policy, redis.difference.is_some()), (Policy::Clock, true));
     }
 
     #[test]

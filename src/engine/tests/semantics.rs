@@ -162,7 +162,7 @@ fn appends_grow_a_value_through_every_form() {
 
 #[test]
 fn limits_are_answered_and_nothing_panics() {
-    let mut s = shard(4 << 20, Policy::Clock);
+    let mut s = shard(32 << 20, Policy::Clock);
     let too_large = Answer::Refused(OpError::TooLarge);
     assert_eq!(set(&mut s, &[b'k'; 70_000], b"v", Expiry::Never, NOW), too_large);
     assert_eq!(run(&mut s, &[b'k'; 70_000], Op::Append { tail: b"v" }, NOW), too_large);
@@ -210,12 +210,20 @@ fn versions_are_the_numbers_of_the_slots_writes() {
 fn budgets_out_of_range_are_refused_with_the_limit() {
     let make = |budget_bytes| {
         let hasher = KeyHasher::new(SEED);
-        Shard::new(ShardConfig { budget_bytes, policy: Policy::Clock, value_bytes_max: 1, hasher }).err()
+        Shard::new(ShardConfig {
+            budget_bytes,
+            reach_bytes: 0,
+            policy: Policy::Clock,
+            value_bytes_max: 1,
+            seed: 1,
+            hasher,
+        })
+        .err()
     };
     let minimum = Shard::BUDGET_BYTES_MIN;
     assert_eq!(make(minimum - 1), Some(EngineError::BudgetTooSmall { minimum }));
     assert_eq!(make(minimum), None);
     assert_eq!(make(u64::MAX), Some(EngineError::BudgetTooLarge { maximum: Shard::BUDGET_BYTES_MAX }));
     assert_eq!(make(Shard::BUDGET_BYTES_MAX), None);
-    assert!(make(0).expect("too small").to_string().contains("4 MiB"));
+    assert!(make(0).expect("too small").to_string().contains("1 MiB"));
 }

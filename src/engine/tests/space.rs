@@ -53,7 +53,7 @@ fn memory_of_keys_that_expire_together_is_given_back_in_bounded_slices() {
 
 #[test]
 fn without_eviction_writes_are_refused_until_keys_are_deleted() {
-    let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::NoEviction);
+    let mut s = shard(4 << 20, Policy::NoEviction);
     let count = fill(&mut s, 64);
     assert!(count > 15_000, "{count} keys of 80 bytes in 4 MiB");
     s.check();
@@ -84,7 +84,7 @@ fn without_eviction_writes_are_refused_until_keys_are_deleted() {
 #[test]
 fn deleting_all_after_a_refusal_frees_all() {
     for value_len in [64, 9000, 30_000, 200_000] {
-        let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::NoEviction);
+        let mut s = shard(4 << 20, Policy::NoEviction);
         let count = fill(&mut s, value_len);
         for n in 0..count {
             run(&mut s, &key(n), Op::Del, NOW);
@@ -97,7 +97,7 @@ fn deleting_all_after_a_refusal_frees_all() {
 
 #[test]
 fn overwrites_that_grow_and_shrink_never_lose_their_way() {
-    let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::Clock);
+    let mut s = shard(4 << 20, Policy::Clock);
     let mut rng = Rng::new(3);
     for round in 0..60_000u64 {
         let n = rng.below(40);
@@ -140,7 +140,7 @@ fn the_expired_go_before_the_living() {
     for n in 0..20_000 {
         set(&mut s, format!("old:{n:05}").as_bytes(), &[1; 100], Expiry::In(10), NOW);
     }
-    for n in 0..35_000 {
+    for n in 0..42_000 {
         set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW + 1000);
     }
     assert_eq!(s.stats().evicted, 0);
@@ -229,7 +229,7 @@ fn reserved_bytes_push_records_out() {
     settle(&mut s, NOW);
     s.check();
     assert!(s.key_count() < before * 9 / 10);
-    assert!(s.memory().resident_bytes <= s.memory().budget_bytes);
+    assert!(s.memory().resident_bytes <= s.memory().budget_bytes + Shard::FIXED_BYTES);
     s.set_reserved_bytes(1 << 40);
     settle(&mut s, NOW);
     assert_eq!(set(&mut s, b"k", b"longer", Expiry::Never, NOW), Answer::Refused(OpError::OutOfMemory));
@@ -241,7 +241,7 @@ fn reserved_bytes_push_records_out() {
 #[test]
 fn a_slot_of_all_keys_is_accounted_for() {
     for policy in Policy::ALL {
-        let mut s = shard(Shard::BUDGET_BYTES_MIN, policy);
+        let mut s = shard(4 << 20, policy);
         for n in 0..100_000 {
             set(&mut s, format!("{{one}}{n}").as_bytes(), b"", Expiry::Never, NOW);
             if n % 1000 == 0 {

@@ -1,5 +1,6 @@
 //! Entries of the wheel whose memory has been written over.
 
+use super::arena::Log;
 use super::item::{Head, Loc, write_version};
 use super::*;
 
@@ -15,7 +16,7 @@ fn locate(s: &Shard, key: &[u8]) -> Loc {
 /// value, at the old location, a record that names the entry's own bucket.
 #[test]
 fn an_entry_that_points_into_a_value_is_not_believed() {
-    let mut s = shard(Shard::BUDGET_BYTES_MIN, Policy::Clock);
+    let mut s = shard(32 << 20, Policy::Clock);
     set(&mut s, b"first", &[1; 300], Expiry::Never, NOW);
     set(&mut s, b"second", b"v", Expiry::In(5000), NOW);
     let stale = locate(&s, b"second");
@@ -26,14 +27,16 @@ fn an_entry_that_points_into_a_value_is_not_believed() {
         run(&mut s, key, Op::Del, NOW);
     }
     let mut others = Vec::new();
-    while s.arena.open_segment() == Some(segment as u32) {
+    while s.arena.open_segments().last() == Some(segment as u32) {
         others.push(format!("other:{}", others.len()).into_bytes());
         set(&mut s, others.last().expect("just pushed"), &[2; 9000], Expiry::Never, NOW);
     }
     let victim = others.pop().expect("the last one lies in the next segment");
     others.iter().for_each(|key| drop(run(&mut s, key, Op::Del, NOW)));
-    s.arena.open_next().expect("a segment is free");
-    assert_eq!(s.arena.open_segment(), Some(segment as u32), "the segment freed last is used first");
+    s.arena.open_next(Log::Main).expect("a segment is free");
+    let parked = s.arena.open_segments().next().expect("the victim's");
+    s.arena.seal(parked);
+    assert_eq!(s.arena.open_segments().last(), Some(segment as u32), "the segment freed last is used first");
 
     let mut forged = vec![0; 64];
     Head::new(victim.len(), 0, true, false).write(&mut forged, Loc::at(0));

@@ -211,7 +211,7 @@ fn bytes_arrive_whole_and_in_order_and_then_the_end() {
 /// both receives end starved. What the kernel kept comes after the buffers are back.
 #[test]
 fn without_free_buffers_a_receive_starves_and_later_loses_nothing() {
-    const LEN: usize = 2 * BUFFERS as usize * BUFFER_BYTES;
+    const LEN: usize = 2 * BUFFERS_MAX as usize * BUFFER_BYTES;
     let mut desk = Desk::new();
     let ends = [pair(), pair()];
     let mut writers = Vec::new();
@@ -235,7 +235,7 @@ fn without_free_buffers_a_receive_starves_and_later_loses_nothing() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(held.len(), usize::from(BUFFERS), "starved means that every buffer was lent out");
+    assert_eq!(held.len(), usize::from(BUFFERS_MAX), "starved means that every buffer was lent out");
     desk.assert_quiet();
     let mut got = [Vec::new(), Vec::new()];
     for (key, lent) in held {

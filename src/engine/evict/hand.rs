@@ -1,30 +1,34 @@
 //! The hand: frees segments by walking them record by record.
 //!
 //! Dead records are skipped by reading the segment alone, expired ones dropped.
-//! Under `clock` a live record is written again with its count lowered while the
-//! count is above zero, else evicted; under `noeviction` all live ones are written
-//! again, and only segments with dead bytes to win are walked.
+//! What happens to a live record is the policy's word ([`verdict`](super::verdict)): it is
+//! evicted, or written again at the end of a log. Policies that evict no record for
+//! its age ask for compaction: all live ones are written again, and only segments
+//! with dead bytes to win are walked.
 //!
 //! **Pace.** Every byte appended while few segments are free is owed, and every
 //! write pays by walking until as many bytes are dropped. So a walk ends about
 //! when its segment is needed, and no single write waits for a whole one. What a write
-//! may write again for others is limited by its [`Grace`]; beyond that, live
-//! records are evicted whatever their count.
+//! may write again for others is limited by its [`Grace`]. Beyond that it leaves its
+//! debt to the next; once the reserve is touched, records are evicted whatever their count.
 //!
 //! Called at the end of every write, before a write that finds no room, and by
 //! the background slice.
 
-use super::Policy;
+use super::verdict::Verdict;
+use super::{Ghost, Policy};
+use crate::base::rng::Rng;
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::OpError;
+use crate::engine::arena::{Arena, Log};
 use crate::engine::item::{ExpiryWord, Head, Loc};
 use crate::engine::shard::{Found, Shard, is_past};
 use crate::engine::store::Reserve;
 
-/// Free segments that only the hand and changes of deadlines may use.
+/// Free segments that only the hand and changes of deadlines may use: so many,
 const RESERVE_SEGMENTS: isize = 2;
-/// The hand works while no more segments than this are free.
-const FREE_SEGMENTS_WANTED: isize = RESERVE_SEGMENTS + 1;
+/// and so many bytes where nothing can be evicted for the wheel and the slot tables to grow.
+const RESERVE_BYTES: isize = 64 << 10;
 /// Records that one write may write again for others, of at most so many bytes,
 /// unless the bytes it needs itself earn it more.
 const GRACE_RECORDS: usize = 32;
@@ -45,8 +49,7 @@ const OLDEST_DEAD_FRACTION: usize = 10;
 /// Without eviction a segment is worth walking if one part in so many is dead.
 const COMPACT_FRACTION: usize = 32;
 
-/// Where the hand stands.
-#[derive(Default)]
+/// Where the hand stands, and what it remembers.
 pub struct Hand {
     /// The segment under the hand, and the offset in it of the next record.
     at: Option<(u32, usize)>,
@@ -54,9 +57,41 @@ pub struct Hand {
     debt: i64,
     /// Bytes that the current write appended.
     appended: usize,
+    /// Keys that were evicted before they were read.
+    pub(super) ghost: Ghost,
+    /// Segments that the hand has walked to their end.
+    pub(super) segments_walked: u64,
+    pub(super) rng: Rng,
 }
 
 impl Hand {
+    /// A hand that rests; `seed` decides what it does by chance.
+    pub fn new(seed: u64) -> Self {
+        Self { at: None, debt: 0, appended: 0, ghost: Ghost::default(), segments_walked: 0, rng: Rng::new(seed) }
+    }
+
+    /// Lifts the hand from an arena that has been emptied, and forgets what was evicted.
+    pub fn reset(&mut self) {
+        self.at = None;
+        self.forgive();
+        self.ghost = Ghost::default();
+    }
+
+    /// The segment under the hand, and how many bytes of it are walked.
+    pub fn position(&self) -> Option<(u32, usize)> {
+        self.at
+    }
+
+    /// How many segments the hand has walked to their end.
+    pub fn segments_walked(&self) -> u64 {
+        self.segments_walked
+    }
+
+    /// Bytes that it takes to remember what was evicted.
+    pub fn bytes(&self) -> u64 {
+        self.ghost.bytes()
+    }
+
     /// Counts bytes that the current write appended.
     #[inline]
     pub fn owe(&mut self, bytes: usize) {
@@ -81,22 +116,31 @@ pub struct Grace {
     earned: usize,
     /// Whether the open segment may be sealed early if there is no other to walk.
     may_seal: bool,
+    /// Whether records that should stay are evicted when the grace is used up.
+    forced: bool,
+}
+
+/// How a step of the hand ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done.
+    Done,
+    /// What is under the hand should stay, and may not be written again at this expense.
+    Spent,
+    /// There is nothing that could be done.
+    Stuck,
 }
 
 impl Grace {
     /// What a write of `bytes` allows.
-    fn of_write(bytes: usize, may_seal: bool) -> Self {
-        Self {
-            records: GRACE_RECORDS,
-            bytes: GRACE_BYTES,
-            earned: bytes.saturating_mul(GRACE_BYTES_PER_BYTE),
-            may_seal,
-        }
+    fn of_write(bytes: usize, may_seal: bool, forced: bool) -> Self {
+        let earned = bytes.saturating_mul(GRACE_BYTES_PER_BYTE);
+        Self { records: GRACE_RECORDS, bytes: GRACE_BYTES, earned, may_seal, forced }
     }
 
     /// What a background slice allows.
     pub fn background(records: usize, bytes: usize) -> Self {
-        Self { records, bytes, earned: 0, may_seal: false }
+        Self { records, bytes, earned: 0, may_seal: false, forced: false }
     }
 
     fn take(&mut self, bytes: usize) -> bool {
@@ -117,7 +161,14 @@ impl Shard {
     /// Whether few enough segments are free that the hand should work.
     #[inline]
     pub(in crate::engine) fn wants_free_segments(&self) -> bool {
-        self.segments_free() <= FREE_SEGMENTS_WANTED
+        self.segments_free() <= self.reserve() + 1
+    }
+
+    /// Free segments that only the hand and changes of deadlines may use.
+    #[inline]
+    fn reserve(&self) -> isize {
+        let bytes = if self.policy.compacts() { RESERVE_BYTES } else { 0 };
+        RESERVE_SEGMENTS.max(bytes >> self.arena.segment_shift())
     }
 
     /// Makes sure that a record of `size` bytes in `slot` and so many extents
@@ -126,37 +177,39 @@ impl Shard {
     pub(in crate::engine) fn make_room(
         &mut self,
         slot: Slot,
+        log: Log,
         size: usize,
         extents: usize,
         reserve: Reserve,
         now: UnixMillis,
     ) -> Result<bool, OpError> {
-        if extents == 0 && self.arena.fits(size) && self.index.growth_bytes(slot) == 0 {
+        if extents == 0 && self.arena.fits(log, size) && self.index.growth_bytes(slot) == 0 {
             return Ok(false);
         }
-        self.make_room_slowly(slot, size, extents, reserve, now)
+        self.make_room_slowly(slot, log, size, extents, reserve, now)
     }
 
     #[cold]
     fn make_room_slowly(
         &mut self,
         slot: Slot,
+        log: Log,
         size: usize,
         extents: usize,
         reserve: Reserve,
         now: UnixMillis,
     ) -> Result<bool, OpError> {
         let shift = self.arena.segment_shift();
-        let mut grace = Grace::of_write(size + (extents << shift), true);
+        let mut grace = Grace::of_write(size + (extents << shift), true, true);
         let mut moved = false;
         loop {
-            let opens = !self.arena.fits(size);
+            let opens = !self.arena.fits(log, size);
             let needed = extents + usize::from(opens);
             let growth = self.index.growth_bytes(slot).div_ceil(1 << shift) as isize;
             let kept = self.segments_kept(needed, reserve);
             if self.segments_free() >= needed as isize + growth + kept {
                 if opens {
-                    self.hand.debt += self.arena.open_next().ok_or(OpError::OutOfMemory)? as i64;
+                    self.hand.debt += self.arena.open_next(log).ok_or(OpError::OutOfMemory)? as i64;
                 }
                 return Ok(moved);
             }
@@ -170,7 +223,7 @@ impl Shard {
                 self.expire_due(now, EXPIRE_FIRST_ENTRIES);
             }
             moved = true;
-            if !self.hand_step(&mut grace, now) {
+            if self.hand_step(&mut grace, now) != Step::Done {
                 return Err(OpError::OutOfMemory);
             }
         }
@@ -179,10 +232,10 @@ impl Shard {
     /// Free segments that a write must leave. Evicting needs none to go on, but
     /// compacting needs one to write to.
     fn segments_kept(&self, needed: usize, reserve: Reserve) -> isize {
-        match (self.policy, reserve) {
-            (Policy::Clock, _) => 0,
-            (Policy::NoEviction, Reserve::Keep) if needed > 0 => RESERVE_SEGMENTS,
-            (Policy::NoEviction, _) => 1,
+        match reserve {
+            _ if !self.policy.compacts() => 0,
+            Reserve::Keep if needed > 0 => self.reserve(),
+            Reserve::Keep | Reserve::Use => 1,
         }
     }
 
@@ -192,52 +245,56 @@ impl Shard {
         let appended = std::mem::take(&mut self.hand.appended);
         // The account may also shrink by what the index takes: what is missing of
         // the reserve is made up for by paying more than was appended.
-        let missing = (RESERVE_SEGMENTS - self.segments_free()).clamp(0, RESERVE_SEGMENTS);
+        let missing = (self.reserve() - self.segments_free()).clamp(0, RESERVE_SEGMENTS);
         self.hand.debt += appended as i64 * (1 + missing as i64);
         let overdrawn = self.segments_free() < 0;
         if self.hand.debt <= 0 && !overdrawn {
             return;
         }
         self.expire_due(now, EXPIRE_FIRST_ENTRIES);
-        let mut grace = Grace::of_write(appended, overdrawn);
+        let mut grace = Grace::of_write(appended, overdrawn, missing > 0);
         let walk_max = WALK_BYTES + appended.saturating_mul(WALK_BYTES_PER_BYTE);
         let mut walked = 0;
         while walked < walk_max && (self.hand.debt > 0 || self.segments_free() < 0) {
             let before = self.hand.offset();
-            if !self.hand_step(&mut grace, now) {
-                self.hand.debt = 0;
-                return;
+            match self.hand_step(&mut grace, now) {
+                Step::Done => {}
+                Step::Spent => return,
+                Step::Stuck => {
+                    self.hand.debt = 0;
+                    return;
+                }
             }
             walked += self.hand.offset().abs_diff(before);
         }
     }
 
     /// One step of the hand: one record, or from one segment to the next.
-    /// Answers `false` if there is nothing it could do.
-    pub(in crate::engine) fn hand_step(&mut self, grace: &mut Grace, now: UnixMillis) -> bool {
-        let Some((segment, offset)) = self.hand.at else { return self.hand_arrive(grace) };
+    pub(in crate::engine) fn hand_step(&mut self, grace: &mut Grace, now: UnixMillis) -> Step {
+        let Some((segment, offset)) = self.hand.at else { return self.hand_arrive(grace, now) };
         if offset >= self.arena.used_in(segment) || self.arena.live_in(segment) == 0 {
             self.hand.debt -= (self.arena.segment_bytes() - offset) as i64;
             self.hand.at = None;
+            self.hand.segments_walked += 1;
             self.arena.free(segment);
-            return true;
+            return Step::Done;
         }
         let loc = Loc::at(self.arena.range(segment).start + offset);
         let found = Found { loc, head: Head::read(self.arena.bytes(), loc) };
         let size = found.head.record_bytes(self.arena.segment_shift());
-        if !self.hand_meets(found, size, grace, now) {
-            return false;
+        let step = self.hand_meets(found, size, grace, now);
+        if step == Step::Done {
+            self.hand.at = Some((segment, offset + size));
         }
-        self.hand.at = Some((segment, offset + size));
-        true
+        step
     }
 
-    /// Deals with one record; answers `false` if it can neither go nor stay.
-    fn hand_meets(&mut self, found: Found, size: usize, grace: &mut Grace, now: UnixMillis) -> bool {
+    /// Deals with one record.
+    fn hand_meets(&mut self, found: Found, size: usize, grace: &mut Grace, now: UnixMillis) -> Step {
         let Found { loc, head } = found;
         if head.is_dead() {
             self.hand.debt -= size as i64;
-            return true;
+            return Step::Done;
         }
         let bytes = self.arena.bytes();
         let (slot, hash) = self.index.address(loc, bytes);
@@ -245,75 +302,83 @@ impl Shard {
         if is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
             self.drop_expired(slot, hash, loc);
             self.hand.debt -= freed;
-            return true;
+            return Step::Done;
         }
-        let stays = match self.policy {
-            Policy::Clock => head.refs() > 0 && grace.take(size),
-            Policy::NoEviction => true,
-        };
-        if stays && self.reinsert(slot, hash, found, size, now) {
-            return true;
+        let verdict = self.verdict(found, size);
+        if let Verdict::Keep { log, refs } = verdict {
+            let affordable = self.policy.compacts() || grace.take(size);
+            if !affordable && !grace.forced {
+                return Step::Spent;
+            }
+            if affordable && self.reinsert(slot, hash, found, log, refs, now) {
+                return Step::Done;
+            }
         }
-        if self.policy == Policy::NoEviction {
-            return false;
+        if self.policy.compacts() {
+            return Step::Stuck;
+        }
+        if verdict == (Verdict::Evict { remember: true }) {
+            self.hand.ghost.insert(hash, self.index.key_count());
         }
         self.stats.evicted += 1;
         self.stats.evicted_bytes += self.drop_record(slot, hash, loc) as u64;
         self.hand.debt -= freed;
-        true
+        Step::Done
     }
 
-    /// Writes a record again at the end of the log, with its count lowered.
-    fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, size: usize, now: UnixMillis) -> bool {
-        if !self.arena.fits(size) {
+    /// Writes a record again at the end of `log`, with another count.
+    fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, log: Log, refs: u64, now: UnixMillis) -> bool {
+        let size = found.head.record_bytes(self.arena.segment_shift());
+        if !self.arena.fits(log, size) {
             if self.segments_free() < 1 {
                 return false;
             }
-            let Some(tail) = self.arena.open_next() else { return false };
+            let Some(tail) = self.arena.open_next(log) else { return false };
             self.hand.debt += tail as i64;
         }
         let deadline = self.deadline_of(found);
-        let lowered = if self.policy == Policy::Clock { 1 } else { 0 };
-        let head = found.head.with_refs(found.head.refs().saturating_sub(lowered));
+        let head = found.head.with_refs(refs);
         let head = if deadline.is_none() { head.without_expiry() } else { head };
-        let done = self.relocate(slot, hash, found, head, deadline, now).is_some();
+        let done = self.relocate(slot, hash, found, log, head, deadline, now).is_some();
         self.stats.reinserted += u64::from(done);
         done
     }
 
     /// Puts the hand on the next segment.
-    fn hand_arrive(&mut self, grace: &Grace) -> bool {
-        let Some(next) = self.choose_segment() else {
-            let seals = grace.may_seal && self.is_worth_sealing();
-            if seals {
-                self.arena.seal();
-            }
-            return seals;
-        };
-        self.arena.drain(next);
-        self.hand.at = Some((next, 0));
-        true
+    fn hand_arrive(&mut self, grace: &Grace, now: UnixMillis) -> Step {
+        if let Some(next) = self.choose_segment() {
+            self.arena.drain(next);
+            self.hand.at = Some((next, 0));
+            return Step::Done;
+        }
+        let worth_sealing = self.arena.open_segments().find(|&open| self.is_worth_sealing(open));
+        if let Some(open) = worth_sealing.filter(|_| grace.may_seal) {
+            self.arena.seal(open);
+            return Step::Done;
+        }
+        let evicted = self.policy == Policy::VolatileTtl && self.evict_soonest(now);
+        if evicted { Step::Done } else { Step::Stuck }
     }
 
     /// Whether walking the open segment would win anything.
-    fn is_worth_sealing(&self) -> bool {
-        let Some(open) = self.arena.open_segment() else { return false };
-        match self.policy {
-            Policy::Clock => self.arena.used_in(open) > 0,
-            Policy::NoEviction => self.arena.dead_in(open) >= self.arena.segment_bytes() / COMPACT_FRACTION,
+    fn is_worth_sealing(&self, open: u32) -> bool {
+        if self.policy.compacts() {
+            self.arena.dead_in(open) >= self.arena.segment_bytes() / COMPACT_FRACTION
+        } else {
+            self.arena.used_in(open) > 0
         }
     }
 
-    fn choose_segment(&self) -> Option<u32> {
+    fn choose_segment(&mut self) -> Option<u32> {
         let segment_bytes = self.arena.segment_bytes();
-        let holds_dead = |id: u32, fraction: usize| self.arena.dead_in(id) >= segment_bytes / fraction;
-        if self.policy == Policy::NoEviction {
-            return self.arena.most_dead().filter(|&id| holds_dead(id, COMPACT_FRACTION));
+        let holds_dead = |arena: &Arena, id: u32, fraction: usize| arena.dead_in(id) >= segment_bytes / fraction;
+        if self.policy.compacts() {
+            return self.arena.most_dead().filter(|&id| holds_dead(&self.arena, id, COMPACT_FRACTION));
         }
-        let oldest = self.arena.oldest()?;
-        if holds_dead(oldest, OLDEST_DEAD_FRACTION) {
+        let oldest = self.next_segment()?;
+        if holds_dead(&self.arena, oldest, OLDEST_DEAD_FRACTION) {
             return Some(oldest);
         }
-        self.arena.most_dead().filter(|&id| holds_dead(id, MOST_DEAD_FRACTION)).or(Some(oldest))
+        self.arena.most_dead().filter(|&id| holds_dead(&self.arena, id, MOST_DEAD_FRACTION)).or(Some(oldest))
     }
 }
