@@ -66,6 +66,10 @@ pub enum Sweep {
     CountKeysInSlot,
     /// `INFO`
     Info,
+    /// `MEMORY STATS`
+    MemoryStats,
+    /// `CONFIG SET`
+    ConfigSet,
 }
 
 /// Commands about the connection, the server or the cluster map.
@@ -373,7 +377,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 67] = [
+const ROWS: [Spec; 71] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -423,7 +427,11 @@ const ROWS: [Spec; 67] = [
     row("time", 1, ALWAYS_FAST, Server, "2.6.0", "O(1)", Session(S::Time), "Answers the server's time: Unix seconds and microseconds."),
     row("config", -2, NONE, Server, "2.0.0", "Depends on the subcommand", Container, "About the configuration."),
     row("config|get", -3, CONNECTION.and(DANGEROUS), Server, "2.0.0", "O(N) with N parameters", Session(S::ConfigGet), "Answers the parameters whose names match."),
+    row("config|set", -4, CONNECTION.and(DANGEROUS), Server, "2.0.0", "O(N) with N parameters", Action::Sweep(Sweep::ConfigSet), "Changes memory or eviction while the server runs."),
     row("config|help", 2, ALWAYS, Server, "5.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
+    row("memory", -2, NONE, Server, "4.0.0", "Depends on the subcommand", Container, "About the use of memory."),
+    row("memory|stats", 2, ALWAYS, Server, "4.0.0", "O(N) with N cores", Action::Sweep(Sweep::MemoryStats), "Answers where the memory is, of all cores and of each."),
+    row("memory|help", 2, ALWAYS, Server, "4.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
     row("command", -1, ALWAYS, Server, "2.8.13", "O(N) with N commands", Session(S::CommandAll), "Tells about all commands, or see its subcommands."),
     row("command|count", 2, ALWAYS, Server, "2.8.13", "O(1)", Session(S::CommandCount), "Answers the number of commands."),
     row("command|info", -2, ALWAYS, Server, "2.8.13", "O(N) with N commands", Session(S::CommandInfo), "Tells about the named commands."),

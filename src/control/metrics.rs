@@ -47,7 +47,7 @@ const fn row(name: &'static str, help: &'static str, value: Value) -> Metric {
     Metric { name, help, value }
 }
 
-/// The parts of a core's budget, as values of the label `kind`.
+/// The parts of a core's memory, as values of the label `kind`.
 const MEMORY_KINDS: &[Kind] = &[
     ("live", |s| s.memory.live),
     ("dead", |s| s.memory.dead),
@@ -55,6 +55,19 @@ const MEMORY_KINDS: &[Kind] = &[
     ("index", |s| s.memory.index),
     ("wheel", |s| s.memory.wheel),
     ("reserved", |s| s.memory.reserved),
+    ("fixed", |s| s.memory.fixed),
+];
+
+/// Of a sample of the records, how many were read how often, as values of the label `kind`.
+const REFS_KINDS: &[Kind] = &[
+    ("0", |s| s.memory.refs_sampled[0]),
+    ("1", |s| s.memory.refs_sampled[1]),
+    ("2", |s| s.memory.refs_sampled[2]),
+    ("3", |s| s.memory.refs_sampled[3]),
+    ("4", |s| s.memory.refs_sampled[4]),
+    ("5", |s| s.memory.refs_sampled[5]),
+    ("6", |s| s.memory.refs_sampled[6]),
+    ("7", |s| s.memory.refs_sampled[7]),
 ];
 
 const METRICS: &[Metric] = &[
@@ -74,6 +87,34 @@ const METRICS: &[Metric] = &[
         "ringfence_memory_resident_bytes",
         "What the kernel holds in memory for the core.",
         Gauge(|s| s.memory.resident),
+    ),
+    row("ringfence_segment_bytes", "The size of a segment.", Gauge(|s| s.memory.segment)),
+    row("ringfence_segments", "Segments that the budget allows.", Gauge(|s| s.memory.segments)),
+    row("ringfence_segments_free", "Segments that hold nothing.", Gauge(|s| s.memory.segments_free)),
+    row(
+        "ringfence_small_log_segments",
+        "Segments of the log for newcomers, under s3fifo.",
+        Gauge(|s| s.memory.small_log_segments),
+    ),
+    row(
+        "ringfence_hand_segment",
+        "The segment under the eviction hand, or the number of segments while it rests.",
+        Gauge(|s| s.memory.hand_segment.map_or(s.memory.segments, u64::from)),
+    ),
+    row(
+        "ringfence_hand_walked_bytes_total",
+        "Bytes of segments that the eviction hand has walked.",
+        Counter(|s| s.memory.hand_walked),
+    ),
+    row(
+        "ringfence_hand_reinserted_total",
+        "Records that the eviction hand wrote again instead of evicting them.",
+        Counter(|s| s.memory.hand_reinserted),
+    ),
+    row(
+        "ringfence_sampled_reads",
+        "Of a sample of the records, how many were read so often since the hand passed, by number of reads.",
+        Memory(REFS_KINDS),
     ),
     row("ringfence_connections", "Connections open.", Gauge(|s| s.connections_current)),
     row("ringfence_connections_accepted_total", "Connections accepted.", Counter(|s| s.connections_total)),

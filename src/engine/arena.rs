@@ -122,8 +122,7 @@ impl Arena {
     /// # Errors
     /// The system's error number.
     pub fn new(budget_bytes: u64, reach_bytes: u64) -> Result<Self, i32> {
-        let wanted = (budget_bytes / SEGMENTS_WANTED).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        let shift = wanted.ilog2();
+        let shift = Self::shift_for(budget_bytes);
         let reach = (budget_bytes.max(reach_bytes) >> shift) as usize;
         let memory = Memory::reserve(reach << shift)?;
         let mut arena = Self {
@@ -138,6 +137,11 @@ impl Arena {
         };
         arena.grow(budget_bytes)?;
         Ok(arena)
+    }
+
+    /// Segments of an arena for `budget_bytes` have `1 << shift` bytes.
+    pub fn shift_for(budget_bytes: u64) -> u32 {
+        (budget_bytes / SEGMENTS_WANTED).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).ilog2()
     }
 
     /// Maps more segments, as many as fit in `budget_bytes` and in what was set aside.
@@ -159,11 +163,6 @@ impl Arena {
         // Those taken first come last.
         self.free_released.splice(0..0, (before as u32..count as u32).rev());
         Ok(())
-    }
-
-    /// The most bytes of segments that [`Arena::grow`] can reach.
-    pub fn reach(&self) -> u64 {
-        self.memory.reach() as u64
     }
 
     /// Every byte of the arena.

@@ -30,13 +30,15 @@ impl Shard {
         }
         left -= self.sweep(now, left);
         let mut grace = Grace::background(left, self.arena.segment_bytes());
-        while left > 0 && self.wants_free_segments() && self.hand_step(&mut grace, now) == Step::Done {
+        let mut step = Step::Done;
+        while left > 0 && self.wants_free_segments() && step == Step::Done {
+            step = self.hand_step(&mut grace, now);
             left -= 1;
         }
         while left > 0 && self.arena.resident() > self.segments_allowed() && self.arena.release_one() {
             left -= 1;
         }
-        left == 0
+        left == 0 || step == Step::Spent
     }
 
     /// When [`Shard::advance`] next has an expiry to do, or earlier.

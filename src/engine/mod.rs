@@ -47,7 +47,7 @@ mod write;
 
 pub use evict::Policy;
 pub use shard::Shard;
-pub use stats::{MemoryReport, ShardStats};
+pub use stats::{HandReport, MemoryReport, ShardStats};
 
 use crate::base::{KeyHash, KeyHasher, Slot};
 use std::fmt;

@@ -7,14 +7,22 @@
 //! Called by the core's turn, which hashes and prefetches a batch of requests
 //! and then executes them one by one.
 
-use super::arena::{Arena, SEGMENT_BYTES_MIN};
+use super::arena::{Arena, Log, SEGMENT_BYTES_MIN};
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
-use super::item::{ExpiryWord, Head, KEY_BYTES_MAX, Loc};
+use super::item::{ExpiryWord, Head, KEY_BYTES_MAX, Loc, REFS_MAX};
+use super::stats::HandReport;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
-use crate::base::{KeyHash, Slot, UnixMillis};
+use crate::base::rng::Rng;
+use crate::base::{KeyHash, SLOT_COUNT, Slot, UnixMillis};
 use crate::command::{Op, OpError, ReplySink};
+
+/// Segments that a budget must hold.
+const SEGMENTS_MIN: u64 = 64;
+/// Records of one slot that a sample takes, and slots looked at for each record wanted.
+const SAMPLE_PER_SLOT: usize = 4;
+const SAMPLE_TRIES: usize = 4;
 
 /// What one core stores.
 pub struct Shard {
@@ -27,6 +35,8 @@ pub struct Shard {
     pub(super) keys_with_expiry: u64,
     pub(super) value_bytes_max: usize,
     budget_bytes: u64,
+    /// What the budget can be set to: [`Shard::range_of`].
+    range: (u64, u64),
     reserved_bytes: u64,
 }
 
@@ -70,6 +80,7 @@ impl Shard {
             keys_with_expiry: 0,
             value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
             budget_bytes: config.budget_bytes,
+            range: Self::range_of(config.budget_bytes, config.reach_bytes),
             reserved_bytes: 0,
         })
     }
@@ -210,7 +221,78 @@ impl Shard {
                 + wheel_bytes
                 + self.reserved_bytes
                 + Self::FIXED_BYTES,
+            fixed_bytes: Self::FIXED_BYTES,
+            segment_bytes: self.arena.segment_bytes() as u64,
+            small_log_segments: self.arena.segments_of(Log::Small) as u64,
+            hand: HandReport {
+                position: self.hand.position().map(|(segment, walked)| (segment, walked as u64)),
+                walked_bytes: self.hand.walked_bytes(),
+                reinserted: self.stats.reinserted,
+            },
         }
+    }
+
+    /// Changes the budget. What is too much then is evicted and given back by the next
+    /// writes and slices of [`Shard::advance`].
+    ///
+    /// # Errors
+    /// A budget out of range, or more memory than the system maps; nothing has changed then.
+    pub fn set_budget(&mut self, budget_bytes: u64) -> Result<(), EngineError> {
+        let (minimum, maximum) = self.range;
+        if budget_bytes < minimum {
+            return Err(EngineError::BudgetTooSmall { minimum });
+        }
+        if budget_bytes > maximum {
+            return Err(EngineError::BudgetTooLarge { maximum });
+        }
+        self.arena.grow(budget_bytes).map_err(EngineError::Mapping)?;
+        self.budget_bytes = budget_bytes;
+        Ok(())
+    }
+
+    /// Changes what gives way when the budget is reached.
+    pub fn set_policy(&mut self, policy: Policy) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.hand.forget();
+        }
+    }
+
+    /// What gives way when the budget is reached.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Bytes of segments that the hand has walked.
+    pub fn hand_walked_bytes(&self) -> u64 {
+        self.hand.walked_bytes()
+    }
+
+    /// The smallest and the largest budget to which a shard made with `budget_bytes` can be
+    /// set. Its segments keep their size, so it cannot shrink to a few of them.
+    pub fn range_of(budget_bytes: u64, reach_bytes: u64) -> (u64, u64) {
+        let few = SEGMENTS_MIN << Arena::shift_for(budget_bytes);
+        let most = reach_bytes.max(budget_bytes).min(Self::BUDGET_BYTES_MAX);
+        (few.max(Self::BUDGET_BYTES_MIN), most)
+    }
+
+    /// How many of about `wanted` records have been read how often since the hand last
+    /// passed. `random` decides which slots are looked at; nothing is changed.
+    pub fn sample_refs(&self, wanted: usize, random: u64) -> [u64; REFS_MAX as usize + 1] {
+        let mut counts = [0; REFS_MAX as usize + 1];
+        let mut seen = 0;
+        let mut rng = Rng::new(random);
+        for _ in 0..wanted * SAMPLE_TRIES {
+            let Some(slot) = Slot::new(rng.below(SLOT_COUNT as u64) as u16) else { continue };
+            for loc in self.index.locations(slot).take(SAMPLE_PER_SLOT) {
+                counts[Head::read(self.arena.bytes(), loc).refs() as usize] += 1;
+                seen += 1;
+            }
+            if seen >= wanted {
+                break;
+            }
+        }
+        counts
     }
 
     /// Removes a record whose deadline has passed.

@@ -49,6 +49,26 @@ pub struct MemoryReport {
     pub segments_total: u64,
     /// Those of them that hold nothing.
     pub segments_free: u64,
-    /// What is or may be resident: touched segments, index, wheel and reserved bytes.
+    /// What is or may be resident: touched segments, index, wheel and reserved bytes,
+    /// and what an empty shard takes.
     pub resident_bytes: u64,
+    /// What an empty shard takes, beside the budget.
+    pub fixed_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Segments of the log for newcomers, where the policy has one.
+    pub small_log_segments: u64,
+    /// The hand.
+    pub hand: HandReport,
+}
+
+/// Where the hand is, and what it has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandReport {
+    /// The segment under the hand and the bytes of it that are walked, while it is under way.
+    pub position: Option<(u32, u64)>,
+    /// Bytes of segments that it has walked.
+    pub walked_bytes: u64,
+    /// Records that it has written again instead of evicting them.
+    pub reinserted: u64,
 }

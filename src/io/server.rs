@@ -24,6 +24,7 @@ use crate::control::admin::CoreDirectory;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
 use crate::engine::{EngineError, Shard, ShardConfig};
 use crate::node::session::Scope;
+use crate::node::settings::Budget;
 use crate::node::stats::CoreSnapshot;
 use crate::node::topology::{Topology, TopologyError};
 use crate::node::{Limits, Node, NodeConfig, ServerInfo};
@@ -187,6 +188,8 @@ impl Server {
                 started_at,
                 cpu: core.cpu,
                 settings: settings(plan),
+                budgets: plan.cores.iter().map(budget).collect(),
+                policy: plan.eviction.policy,
             };
             let hasher = KeyHasher::new(seed);
             let setup = CoreSetup {
@@ -354,17 +357,19 @@ fn shard_config(plan: &Plan, core: &CorePlan, hasher: KeyHasher) -> ShardConfig 
     }
 }
 
-/// What `CONFIG GET` answers, under the names that redis clients ask for.
+fn budget(core: &CorePlan) -> Budget {
+    let (least, most) = Shard::range_of(core.memory_bytes, core.memory_reach_bytes);
+    Budget { bytes: core.memory_bytes, least, most }
+}
+
+/// What `CONFIG GET` answers beside memory and policy, under the names that redis clients ask for.
 fn settings(plan: &Plan) -> Vec<(String, String)> {
-    let memory: u64 = plan.cores.iter().map(|core| core.memory_bytes).sum();
     [
         ("appendonly", "no".to_owned()),
         ("bind", plan.listen.bind.to_string()),
         ("cluster-enabled", if plan.cores.iter().any(|c| c.port.is_some()) { "yes" } else { "no" }.to_owned()),
         ("databases", "1".to_owned()),
         ("maxclients", plan.limits.connections.to_string()),
-        ("maxmemory", memory.to_string()),
-        ("maxmemory-policy", plan.eviction.to_string()),
         ("port", plan.listen.port.unwrap_or(0).to_string()),
         ("proto-max-bulk-len", plan.limits.value_bytes.to_string()),
         ("save", String::new()),

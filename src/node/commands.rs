@@ -4,7 +4,6 @@
 use super::Node;
 use super::batch::reply;
 use super::session::{Scope, Session, State};
-use crate::base::glob;
 use crate::command::table::{self, SPECS, SessionCommand, Spec};
 use crate::command::{Args, ReplySink, SyntaxError};
 use crate::protocol::resp::{Encoder, Version};
@@ -145,21 +144,6 @@ impl Node {
         out.bulk(b"modules");
         out.array(0);
         Ok(())
-    }
-
-    /// `CONFIG GET pattern…`
-    fn config_get(&self, session: &mut Session, args: Args<'_>) {
-        let matches = |pattern: &[u8], name: &str| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes());
-        let found: Vec<_> = (self.server.settings.iter())
-            .filter_map(|(name, value)| args.from(2).find(|p| matches(p, name)).map(|pattern| (pattern, name, value)))
-            .collect();
-        let mut out = reply(session, "");
-        out.map(found.len());
-        for (pattern, name, value) in found {
-            // A name asked for in full comes back as it was written.
-            out.bulk(if pattern.eq_ignore_ascii_case(name.as_bytes()) { pattern } else { name.as_bytes() });
-            out.bulk(value.as_bytes());
-        }
     }
 }
 

@@ -83,20 +83,29 @@ fn clients(_: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String
 fn memory(node: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String)> {
     let used = sum(cores, |c| c.memory.live + c.memory.dead + c.memory.index + c.memory.wheel + c.memory.reserved);
     let budget = sum(cores, |c| c.memory.budget);
-    let policy = node.server.settings.iter().find(|(name, _)| name == "maxmemory-policy").map_or("", |(_, v)| v);
     let mut fields = vec![
         field("used_memory", used),
         field("used_memory_human", format_size(used).replace(' ', "")),
         field("used_memory_rss", sum(cores, |c| c.memory.resident)),
         field("maxmemory", budget),
         field("maxmemory_human", format_size(budget).replace(' ', "")),
-        field("maxmemory_policy", policy),
+        field("maxmemory_policy", node.server.policy.name()),
     ];
     for core in cores {
         let m = &core.memory;
         let value = format!(
-            "budget={},live={},dead={},free={},index={},wheel={},reserved={},resident={}",
-            m.budget, m.live, m.dead, m.free, m.index, m.wheel, m.reserved, m.resident
+            "budget={},live={},dead={},free={},index={},wheel={},reserved={},fixed={},resident={},hand_segment={},hand_bytes_per_sec={}",
+            m.budget,
+            m.live,
+            m.dead,
+            m.free,
+            m.index,
+            m.wheel,
+            m.reserved,
+            m.fixed,
+            m.resident,
+            m.hand_segment.map_or(-1, i64::from),
+            m.hand_speed,
         );
         fields.push(field(&format!("core{}", core.core), value));
     }

@@ -2,6 +2,9 @@
 //! another travel as one parcel: a batch of forwards costs one queue entry and at
 //! most one wake-up.
 
+use std::sync::Arc;
+
+use super::settings::Change;
 use super::stats::CoreSnapshot;
 use crate::base::Slot;
 use crate::command::{Op, Span};
@@ -53,6 +56,8 @@ pub enum Work {
     CountKeysInSlot(Slot),
     /// Copy the counters.
     Snapshot,
+    /// Change settings.
+    Change(Arc<Change>),
 }
 
 /// One step of a `SCAN`.

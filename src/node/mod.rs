@@ -14,8 +14,10 @@ mod commands;
 mod info;
 mod keys;
 pub mod mailbox;
+mod memory;
 mod output;
 pub mod session;
+pub mod settings;
 pub mod stats;
 mod steering;
 mod sweep;
@@ -28,13 +30,15 @@ use std::collections::VecDeque;
 
 use batch::Batch;
 use mailbox::{Body, ConnId, Parcel, Request, Token, Work};
+use memory::Pace;
 use session::{Scope, Session, State};
+use settings::Budget;
 use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
 
 use crate::base::{KeyHasher, UnixMillis};
 use crate::command::ReplySink;
-use crate::engine::{At, Shard};
+use crate::engine::{At, Policy, Shard};
 use crate::protocol::resp::{self, Encoder};
 
 /// What clients may demand, in bytes and counts.
@@ -67,8 +71,12 @@ pub struct ServerInfo {
     pub started_at: UnixMillis,
     /// The CPU this core is pinned to.
     pub cpu: usize,
-    /// What `CONFIG GET` answers: names and values.
+    /// What `CONFIG GET` answers beside memory and policy: names and values.
     pub settings: Vec<(String, String)>,
+    /// The memory of every core.
+    pub budgets: Vec<Budget>,
+    /// What gives way when it is full.
+    pub policy: Policy,
 }
 
 /// All that a node is made of.
@@ -94,6 +102,9 @@ const VALUES_HELD_MIN: u64 = 4;
 /// Spare output buffers kept, and the largest that is worth keeping.
 const SPARE_BUFFERS_MAX: usize = 512;
 const SPARE_BYTES_MAX: usize = 64 << 10;
+
+/// Records of which the counters tell how often they were read.
+const REFS_SAMPLE: usize = 256;
 
 /// Requests of another core that are not executed yet, and their bytes.
 struct Deferred {
@@ -134,6 +145,7 @@ pub struct Node {
     places_scratch: Vec<(At, usize)>,
     spare: Vec<Vec<u8>>,
     counters: CoreSnapshot,
+    hand_pace: Pace,
     now: UnixMillis,
     now_us: u64,
 }
@@ -163,6 +175,7 @@ impl Node {
             places_scratch: Vec::new(),
             spare: Vec::new(),
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
+            hand_pace: Pace::new(server.started_at),
             now: server.started_at,
             now_us: server.started_at.0 * 1000,
             topology,
@@ -485,6 +498,7 @@ impl Node {
             }
             Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
             Work::CountKeysInSlot(slot) => out.integer(self.shard.slot_key_count(*slot) as i64),
+            Work::Change(change) => self.apply(change, out),
             Work::Snapshot => unreachable!("counters travel unencoded"),
         }
     }
@@ -503,6 +517,7 @@ impl Node {
 
     /// A slice of background work. Answers whether more waits.
     pub fn advance(&mut self, work_max: usize) -> bool {
+        self.hand_pace.note(self.now, self.shard.hand_walked_bytes());
         self.shard.advance(self.now, work_max)
     }
 
@@ -526,7 +541,17 @@ impl Node {
                 index: memory.index_bytes,
                 wheel: memory.wheel_bytes,
                 reserved: memory.reserved_bytes,
+                fixed: memory.fixed_bytes,
                 resident: memory.resident_bytes,
+                segments: memory.segments_total,
+                segments_free: memory.segments_free,
+                segment: memory.segment_bytes,
+                small_log_segments: memory.small_log_segments,
+                hand_segment: memory.hand.position.map(|(segment, _)| segment),
+                hand_walked: memory.hand.walked_bytes,
+                hand_speed: self.hand_pace.speed(self.now, memory.hand.walked_bytes),
+                hand_reinserted: memory.hand.reinserted,
+                refs_sampled: self.shard.sample_refs(REFS_SAMPLE, self.now_us),
             },
             ..self.counters.clone()
         }

@@ -61,8 +61,17 @@ pub struct CountersReady {
     pub snapshots: Vec<CoreSnapshot>,
     /// The protocol version at the time of the request.
     pub version: Version,
-    /// What the request asked for.
-    pub sections: Vec<String>,
+    /// What is made of them.
+    pub report: Report,
+}
+
+/// A reply about all cores.
+#[derive(Debug)]
+pub enum Report {
+    /// `INFO`, with the sections asked for.
+    Info(Vec<String>),
+    /// `MEMORY STATS`
+    Memory,
 }
 
 impl Output {
@@ -121,10 +130,10 @@ impl Output {
     }
 
     /// Keeps a place for a reply made of the counters of `cores` cores.
-    pub fn expect_counters(&mut self, cores: u32, version: Version, sections: Vec<String>) -> u32 {
+    pub fn expect_counters(&mut self, cores: u32, version: Version, report: Report) -> u32 {
         let sequence = self.expect(Join::Single, cores);
         let last = self.pending.back_mut().expect("just pushed");
-        last.counters = Some(Box::new(CountersReady { snapshots: Vec::new(), version, sections }));
+        last.counters = Some(Box::new(CountersReady { snapshots: Vec::new(), version, report }));
         sequence
     }
 

@@ -44,8 +44,7 @@ impl Family {
     }
 }
 
-/// Where the bytes of one core's budget are. All but `budget` and `resident` are
-/// parts of the budget.
+/// Where the bytes of one core's budget are: `live` to `reserved` are its parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
     /// What the configuration allows this core.
@@ -62,8 +61,28 @@ pub struct MemoryStats {
     pub wheel: u64,
     /// Set aside for buffers and sessions.
     pub reserved: u64,
+    /// What an empty core takes, beside the budget.
+    pub fixed: u64,
     /// What the kernel holds in memory for this core's mappings.
     pub resident: u64,
+    /// How many segments the budget allows.
+    pub segments: u64,
+    /// How many of them are free.
+    pub segments_free: u64,
+    /// The size of a segment.
+    pub segment: u64,
+    /// How many segments the log for newcomers has.
+    pub small_log_segments: u64,
+    /// The segment under the eviction hand, while it is under way.
+    pub hand_segment: Option<u32>,
+    /// Bytes of segments that the hand has walked.
+    pub hand_walked: u64,
+    /// Bytes that it walked in a second lately.
+    pub hand_speed: u64,
+    /// Records that it has written again instead of evicting them.
+    pub hand_reinserted: u64,
+    /// Of a sample of the records, how many were read 0, 1, … 7 times since the hand passed.
+    pub refs_sampled: [u64; 8],
 }
 
 /// Times, counted in buckets whose bounds double.

@@ -1,11 +1,15 @@
 //! Commands over whole shards: every core's, or one chosen by an argument. On a
 //! core's own port they cover that core only, as a cluster's clients expect of a node.
 
+use std::sync::Arc;
+
 use super::Node;
 use super::batch::reply;
 use super::mailbox::{ConnId, Request, Scan, Token, Work};
-use super::output::Join;
+use super::memory;
+use super::output::{Join, Report};
 use super::session::{Scope, Session};
+use super::settings::Change;
 use super::stats::CoreSnapshot;
 use crate::base::{SLOT_COUNT, Slot, glob};
 use crate::command::args::parse_integer;
@@ -39,9 +43,24 @@ impl Node {
             Sweep::Scan => self.on_scan(id, session, args, spec),
             Sweep::CountKeysInSlot => self.on_count(id, session, args, spec),
             Sweep::Info => {
-                self.on_info(id, session, args);
+                let sections = args.from(1).map(|s| String::from_utf8_lossy(s).to_ascii_lowercase()).collect();
+                self.on_report(id, session, spec, Report::Info(sections));
                 Ok(())
             }
+            Sweep::MemoryStats => {
+                self.on_report(id, session, spec, Report::Memory);
+                Ok(())
+            }
+            Sweep::ConfigSet => match self.change_asked(session, args) {
+                Ok(change) => {
+                    self.on_change(id, session, spec, change);
+                    Ok(())
+                }
+                Err(text) => {
+                    reply(session, "").error(text);
+                    Ok(())
+                }
+            },
         };
         if let Err(error) = done {
             reply(session, "").error(error.describe(spec.name, args));
@@ -53,6 +72,17 @@ impl Node {
         match session.scope {
             Scope::Host => 0..self.topology.cores().len(),
             Scope::Core => self.core..self.core + 1,
+        }
+    }
+
+    /// Changes settings on every core, whatever the session covers: each of them answers `CONFIG GET`.
+    fn on_change(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, change: Change) {
+        let cores = self.topology.cores().len();
+        let sequence = session.output.expect(Join::Status, cores as u32);
+        let change = Arc::new(change);
+        for core in 0..cores {
+            let token = Token { conn: id, sequence, part: core as u32 };
+            self.on_core(session, token, spec, core, Work::Change(change.clone()), b"");
         }
     }
 
@@ -158,14 +188,16 @@ impl Node {
         spans.iter().for_each(|s| out.bulk(s.of(&keys)));
     }
 
-    fn on_info(&mut self, id: ConnId, session: &mut Session, args: Args<'_>) {
+    fn on_report(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, report: Report) {
         let cores = self.topology.cores().len();
-        let sections = args.from(1).map(|s| String::from_utf8_lossy(s).to_ascii_lowercase()).collect();
-        let sequence = session.output.expect_counters(cores as u32, session.version, sections);
+        let sequence = session.output.expect_counters(cores as u32, session.version, report);
         let here = self.core;
         for core in (0..cores).filter(|&core| core != here) {
             let token = Token { conn: id, sequence, part: core as u32 };
-            self.send_request(core, Request { token, version: session.version, command: "info", work: Work::Snapshot });
+            self.send_request(
+                core,
+                Request { token, version: session.version, command: spec.name, work: Work::Snapshot },
+            );
         }
         self.accept_counters(session, sequence, self.snapshot());
     }
@@ -173,9 +205,12 @@ impl Node {
     /// Takes one core's counters; with the last of them the text is written.
     pub(super) fn accept_counters(&mut self, session: &mut Session, sequence: u32, snapshot: CoreSnapshot) {
         if let Some(ready) = session.output.fill_counters(sequence, snapshot) {
-            let text = self.info(session, &ready.sections, &ready.snapshots);
             let mut encoded = Vec::new();
-            Encoder::new(&mut encoded, ready.version, "info").text(&text);
+            let mut out = Encoder::new(&mut encoded, ready.version, "");
+            match ready.report {
+                Report::Info(sections) => out.text(&self.info(session, &sections, &ready.snapshots)),
+                Report::Memory => memory::write(&ready.snapshots, &mut out),
+            }
             session.output.finish_counters(sequence, encoded);
         }
     }

@@ -11,12 +11,13 @@ mod limits;
 mod moves;
 mod pipelines;
 mod requests;
+mod settings;
 mod sweeps;
 
 use super::*;
 use crate::base::SLOT_COUNT;
 use crate::base::rng::Rng;
-use crate::engine::{Policy, ShardConfig};
+use crate::engine::ShardConfig;
 use std::collections::VecDeque;
 
 /// Generous enough that no test meets a limit by accident.
@@ -59,7 +60,7 @@ impl Host {
         let topology = Topology::new(3, None, slots.into_iter().map(|ranges| (7000, ranges)).collect()).unwrap();
         let node = |core| {
             let config = ShardConfig {
-                budget_bytes: Shard::BUDGET_BYTES_MIN,
+                budget_bytes: 4 << 20,
                 reach_bytes: 0,
                 policy: Policy::Clock,
                 seed: 1,
@@ -72,7 +73,9 @@ impl Host {
                 port: 6379,
                 started_at: UnixMillis(1_700_000_000_000),
                 cpu: core,
-                settings: vec![("maxmemory".into(), "0".into())],
+                settings: vec![("save".into(), String::new())],
+                budgets: vec![Budget { bytes: (2520 << 10) / cores as u64, least: 1 << 20, most: 1 << 20 }; cores],
+                policy: Policy::Clock,
             };
             let topology = topology.clone();
             Node::new(

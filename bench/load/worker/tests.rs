@@ -9,6 +9,7 @@ use ringfence::base::{KeyHasher, UnixMillis};
 use ringfence::engine::{Policy, Shard, ShardConfig};
 use ringfence::node::mailbox::ConnId;
 use ringfence::node::session::Scope;
+use ringfence::node::settings::Budget;
 use ringfence::node::topology::Topology;
 use ringfence::node::{Limits, Node, NodeConfig, ServerInfo};
 
@@ -148,6 +149,8 @@ fn node() -> Node {
         started_at: UnixMillis(UNIX_MS),
         cpu: 0,
         settings: Vec::new(),
+        budgets: vec![Budget { bytes: 0, least: 0, most: 0 }],
+        policy: Policy::Clock,
     };
     Node::new(NodeConfig { core: 0, topology, limits, server, hasher }, shard.expect("there is memory"))
 }

@@ -59,22 +59,22 @@ pub struct Hand {
     appended: usize,
     /// Keys that were evicted before they were read.
     pub(super) ghost: Ghost,
-    /// Segments that the hand has walked to their end.
-    pub(super) segments_walked: u64,
+    /// Bytes of segments that the hand has walked.
+    walked_bytes: u64,
     pub(super) rng: Rng,
 }
 
 impl Hand {
     /// A hand that rests; `seed` decides what it does by chance.
     pub fn new(seed: u64) -> Self {
-        Self { at: None, debt: 0, appended: 0, ghost: Ghost::default(), segments_walked: 0, rng: Rng::new(seed) }
+        Self { at: None, debt: 0, appended: 0, ghost: Ghost::default(), walked_bytes: 0, rng: Rng::new(seed) }
     }
 
     /// Lifts the hand from an arena that has been emptied, and forgets what was evicted.
     pub fn reset(&mut self) {
         self.at = None;
         self.forgive();
-        self.ghost = Ghost::default();
+        self.forget();
     }
 
     /// The segment under the hand, and how many bytes of it are walked.
@@ -82,9 +82,14 @@ impl Hand {
         self.at
     }
 
-    /// How many segments the hand has walked to their end.
-    pub fn segments_walked(&self) -> u64 {
-        self.segments_walked
+    /// Bytes of segments that the hand has walked.
+    pub fn walked_bytes(&self) -> u64 {
+        self.walked_bytes
+    }
+
+    /// Forgets what was evicted.
+    pub fn forget(&mut self) {
+        self.ghost = Ghost::default();
     }
 
     /// Bytes that it takes to remember what was evicted.
@@ -275,7 +280,7 @@ impl Shard {
         if offset >= self.arena.used_in(segment) || self.arena.live_in(segment) == 0 {
             self.hand.debt -= (self.arena.segment_bytes() - offset) as i64;
             self.hand.at = None;
-            self.hand.segments_walked += 1;
+            self.hand.walked_bytes += (self.arena.segment_bytes() - offset) as u64;
             self.arena.free(segment);
             return Step::Done;
         }
@@ -285,6 +290,7 @@ impl Shard {
         let step = self.hand_meets(found, size, grace, now);
         if step == Step::Done {
             self.hand.at = Some((segment, offset + size));
+            self.hand.walked_bytes += size as u64;
         }
         step
     }

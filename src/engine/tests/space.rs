@@ -252,3 +252,78 @@ fn a_slot_of_all_keys_is_accounted_for() {
         assert!(s.slot_key_count(Slot::of(b"one")) > 20_000);
     }
 }
+
+#[test]
+fn a_smaller_budget_evicts_in_slices_and_a_larger_one_is_filled() {
+    for policy in [Policy::Clock, Policy::S3Fifo, Policy::Lfu, Policy::Random] {
+        let mut s = shard(8 << 20, policy);
+        for n in 0..80_000 {
+            set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW);
+            get(&mut s, &key(n / 2), NOW);
+        }
+        let full = s.key_count();
+        s.set_budget(2 << 20).expect("a quarter is workable");
+        let mut slices = 0;
+        while s.advance(UnixMillis(NOW), 100) {
+            slices += 1;
+            assert!(slices < 100_000, "{policy:?} never ends");
+        }
+        s.check();
+        let memory = s.memory();
+        assert!(memory.resident_bytes <= memory.budget_bytes + Shard::FIXED_BYTES, "{policy:?}: {memory:?}");
+        assert!(slices > 100 && s.key_count() < full * 3 / 10, "{policy:?}: {slices} slices, {} keys", s.key_count());
+        s.set_budget(32 << 20).expect("addresses for four times the first budget were set aside");
+        for n in 0..300_000 {
+            set(&mut s, &key(n), &[2; 100], Expiry::Never, NOW);
+        }
+        assert!(s.key_count() > full * 3, "{policy:?}: {} keys", s.key_count());
+        s.check();
+        let error = s.set_budget((32 << 20) + 1).expect_err("more than was set aside").to_string();
+        assert!(error.contains("at most 32 MiB"), "{error}");
+        let error = s.set_budget((1 << 20) - 1).expect_err("too little").to_string();
+        assert!(error.contains("at least 1 MiB"), "{error}");
+        assert_eq!(s.memory().budget_bytes, 32 << 20, "a refused budget changes nothing");
+    }
+}
+
+#[test]
+fn policies_can_be_changed_under_way() {
+    let mut s = shard(4 << 20, Policy::S3Fifo);
+    let mut n = 0;
+    for round in 0..18 {
+        s.set_policy(Policy::ALL[round * 5 % Policy::ALL.len()]);
+        for _ in 0..10_000 {
+            n += 1;
+            set(&mut s, &key(n), &[3; 100], if n % 3 == 0 { Expiry::In(60_000) } else { Expiry::Never }, NOW);
+            get(&mut s, &key(n - n % 50), NOW);
+        }
+        settle(&mut s, NOW);
+        s.check();
+    }
+}
+
+#[test]
+fn a_scan_leaves_the_hot_set_alone_under_s3fifo() {
+    let hit_ratio = |policy, scan: bool| {
+        let mut s = shard(2 << 20, policy);
+        let mut rng = Rng::new(5);
+        let (mut hits, mut reads, mut scanned) = (0, 0, 0);
+        // 5,000 hot keys take a third of the budget; the scan is ten times the budget.
+        for n in 0..250_000u64 {
+            let hot = key(rng.below(5_000));
+            if get(&mut s, &hot, NOW).is_none() {
+                set(&mut s, &hot, &[1; 100], Expiry::Never, NOW);
+            } else if n >= 50_000 {
+                hits += 1;
+            }
+            reads += u64::from(n >= 50_000);
+            if scan && n >= 50_000 && scanned < 150_000 {
+                scanned += 1;
+                set(&mut s, format!("scan:{scanned:011}").as_bytes(), &[2; 100], Expiry::Never, NOW);
+            }
+        }
+        hits as f64 / reads as f64
+    };
+    let (before, after) = (hit_ratio(Policy::S3Fifo, false), hit_ratio(Policy::S3Fifo, true));
+    assert!(before - after < 0.02, "{before} without and {after} with the scan");
+}
