@@ -2,7 +2,7 @@
 //! location comes from the slot table, everything else from the record.
 
 use super::At;
-use super::item::{self, ExpiryWord, REFS_MAX};
+use super::item::{self, ExpiryWord};
 use super::shard::{Found, Shard};
 use crate::base::{Slot, UnixMillis};
 use crate::command::{Payload, ReplySink, TtlUnit, Value};
@@ -63,9 +63,9 @@ impl Shard {
     #[inline]
     pub(super) fn lookup_read(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
         let mut found = self.lookup_counted(at, key, now)?;
-        let refs = found.head.refs();
-        if refs < REFS_MAX {
-            found.head = found.head.with_refs(self.counted(refs));
+        let refs = self.counted(found);
+        if refs != found.head.refs() {
+            found.head = found.head.with_refs(refs);
             found.head.write(self.arena.bytes_mut(), found.loc);
         }
         Some(found)

@@ -305,7 +305,6 @@ impl Shard {
 
     /// Marks a record dead that the slot tables no longer hold, and frees its extents.
     fn retire(&mut self, loc: Loc) -> usize {
-        let shift = self.arena.segment_shift();
         let head = Head::read(self.arena.bytes(), loc);
         let word = ExpiryWord::read(self.arena.bytes(), loc, head);
         self.count_deadlines(word.deadline().is_some(), false);
@@ -313,6 +312,12 @@ impl Shard {
             self.arena.free_extents(loc, head);
         }
         self.arena.kill(loc);
+        self.bytes_of(head)
+    }
+
+    /// Bytes of a record and of its value, wherever that lies.
+    pub(super) fn bytes_of(&self, head: Head) -> usize {
+        let shift = self.arena.segment_shift();
         head.record_bytes(shift) + head.value_len() - head.inline_len(shift)
     }
 }

@@ -82,10 +82,10 @@ section! {
         /// otherwise; a size such as "12GB" is taken as it is. Split evenly over the cores,
         /// except for those that say otherwise in `[[core]]`.
         memory: Memory = Memory::Percent(80),
-        /// What a full core does when a write needs room. "clock" evicts records that were not
-        /// read lately; "s3fifo" also lets newcomers prove themselves first, which a scan does not
-        /// survive; "lfu" evicts what is read least often; "random" whatever chance picks;
-        /// "volatile-ttl" only records with a TTL, the soonest first; "noeviction" refuses the write with an
+        /// What a full core does when a write needs room. "s3fifo" evicts newcomers that nobody reads
+        /// before records that have been read, and long ones before short ones: it missed least on
+        /// the traces of docs/eviction.md. "clock" evicts records that were not read lately; "lfu" what
+        /// is read least often; "random" whatever chance picks; "volatile-ttl" only records with a TTL, the soonest first; "noeviction" refuses the write with an
         /// OOM error and keeps serving reads. The names that Redis has, such as "allkeys-lru", mean the
         /// nearest of these.
         eviction: Eviction = Eviction::default(),

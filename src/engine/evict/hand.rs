@@ -15,7 +15,7 @@
 //! Called at the end of every write, before a write that finds no room, and by
 //! the background slice.
 
-use super::verdict::Verdict;
+use super::verdict::{Reads, Verdict};
 use super::{Ghost, Policy};
 use crate::base::rng::Rng;
 use crate::base::{KeyHash, Slot, UnixMillis};
@@ -57,8 +57,9 @@ pub struct Hand {
     debt: i64,
     /// Bytes that the current write appended.
     appended: usize,
-    /// Keys that were evicted before they were read.
+    /// Keys that were evicted lately.
     pub(super) ghost: Ghost,
+    pub(super) reads: Reads,
     /// Bytes of segments that the hand has walked.
     walked_bytes: u64,
     pub(super) rng: Rng,
@@ -67,7 +68,15 @@ pub struct Hand {
 impl Hand {
     /// A hand that rests; `seed` decides what it does by chance.
     pub fn new(seed: u64) -> Self {
-        Self { at: None, debt: 0, appended: 0, ghost: Ghost::default(), walked_bytes: 0, rng: Rng::new(seed) }
+        Self {
+            at: None,
+            debt: 0,
+            appended: 0,
+            ghost: Ghost::default(),
+            reads: Reads::default(),
+            walked_bytes: 0,
+            rng: Rng::new(seed),
+        }
     }
 
     /// Lifts the hand from an arena that has been emptied, and forgets what was evicted.
@@ -90,6 +99,7 @@ impl Hand {
     /// Forgets what was evicted.
     pub fn forget(&mut self) {
         self.ghost = Ghost::default();
+        self.reads = Reads::default();
     }
 
     /// Bytes that it takes to remember what was evicted.
@@ -215,6 +225,8 @@ impl Shard {
             if self.segments_free() >= needed as isize + growth + kept {
                 if opens {
                     self.hand.debt += self.arena.open_next(log).ok_or(OpError::OutOfMemory)? as i64;
+                    let segments = self.segments_allowed();
+                    self.hand.reads.fade(segments);
                 }
                 return Ok(moved);
             }
@@ -310,7 +322,7 @@ impl Shard {
             self.hand.debt -= freed;
             return Step::Done;
         }
-        let verdict = self.verdict(found, size);
+        let verdict = self.verdict(found);
         if let Verdict::Keep { log, refs } = verdict {
             let affordable = self.policy.compacts() || grace.take(size);
             if !affordable && !grace.forced {

@@ -15,10 +15,10 @@ pub(super) use hand::{Grace, Hand, Step};
 pub enum Policy {
     /// Oldest first; a record that was read since the hand last came by gets
     /// another round for each time, up to seven.
-    #[default]
     Clock,
     /// Newcomers prove themselves in a small log before they join the main one:
-    /// S3-FIFO (Yang et al., SOSP 2023).
+    /// S3-FIFO (Yang et al., SOSP 2023), with an eye to sizes.
+    #[default]
     S3Fifo,
     /// What is read least often first: counts grow the slower the higher they are.
     Lfu,

@@ -106,7 +106,7 @@ struct Twin {
 
 impl Twin {
     fn new(budget_bytes: u64, policy: Policy) -> Self {
-        let evicts = policy == Policy::Clock && budget_bytes < 64 << 20;
+        let evicts = policy != Policy::NoEviction && budget_bytes < 64 << 20;
         let shard = shard(budget_bytes, policy);
         Self { shard, model: BTreeMap::new(), versions: BTreeMap::new(), now: 1_700_000_000_000, writes: 0, evicts }
     }
@@ -423,8 +423,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_shard_that_evicts_may_miss_and_is_never_wrong(steps in proptest::collection::vec(step(), 1..250)) {
-        let mut twin = Twin::new(Shard::BUDGET_BYTES_MIN, Policy::Clock);
+    fn a_shard_that_evicts_may_miss_and_is_never_wrong(
+        steps in proptest::collection::vec(step(), 1..250),
+        policy in prop_oneof![Just(Policy::Clock), Just(Policy::S3Fifo), Just(Policy::Lfu), Just(Policy::Random)],
+    ) {
+        let mut twin = Twin::new(Shard::BUDGET_BYTES_MIN, policy);
         for step in &steps {
             twin.step(step);
         }
@@ -433,7 +436,7 @@ proptest! {
 
     #[test]
     fn a_shard_with_room_is_exact(steps in proptest::collection::vec(step(), 1..250)) {
-        let mut twin = Twin::new(192 << 20, Policy::Clock);
+        let mut twin = Twin::new(192 << 20, Policy::default());
         for step in &steps {
             twin.step(step);
         }
