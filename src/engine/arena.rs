@@ -20,8 +20,9 @@
 //!
 //! Called by the shard's store and by the hand.
 
-use super::item::{self, Head, Loc};
+use super::item::{self, ExpiryWord, Head, Loc};
 use super::memory::{HUGE_PAGE_BYTES, Memory};
+use crate::base::UnixMillis;
 use std::ops::Range;
 
 /// Segments of a budget: enough of them that one is a small part of the whole.
@@ -60,6 +61,8 @@ struct Segment {
     /// Neighbours in the list of sealed segments.
     older: u32,
     newer: u32,
+    /// When it was opened, in Unix milliseconds: what narrow expiry words count from.
+    base: u64,
 }
 
 /// The segments and the mapping they lie in.
@@ -88,7 +91,7 @@ impl Arena {
         let count = (budget_bytes >> shift) as u32;
         let mut memory = Memory::map((count as usize) << shift)?;
         memory.advise_huge(1 << shift == HUGE_PAGE_BYTES);
-        let empty = || Segment { state: State::Free, used: 0, live: 0, older: NONE, newer: NONE };
+        let empty = || Segment { state: State::Free, used: 0, live: 0, older: NONE, newer: NONE, base: 0 };
         Ok(Self {
             memory,
             segments: (0..count).map(|_| empty()).collect(),
@@ -188,9 +191,10 @@ impl Arena {
 
     /// Seals the open segment and opens a free one. Answers how many bytes at
     /// the end of the sealed one stay unused, or `None` if no segment is free.
-    pub fn open_next(&mut self) -> Option<usize> {
+    pub fn open_next(&mut self, now: UnixMillis) -> Option<usize> {
         let tail = self.segments.get(self.open as usize).map_or(0, |open| self.segment_bytes() - open.used as usize);
         let next = self.take_free(State::Open)?;
+        self.segments[next as usize].base = now.0;
         self.seal();
         self.open = next;
         Some(tail)
@@ -249,6 +253,31 @@ impl Arena {
         self.live_bytes = self.live_bytes - u64::from(segment.live) + used as u64;
         self.used_bytes = self.used_bytes - u64::from(segment.used) + used as u64;
         (segment.live, segment.used) = (used as u32, used as u32);
+    }
+
+    /// What narrow expiry words count from in the segment of `loc`.
+    #[inline]
+    pub fn base(&self, loc: Loc) -> u64 {
+        self.segments.get(loc.offset() >> self.shift).map_or(0, |segment| segment.base)
+    }
+
+    /// The base of the segment that takes appended records.
+    #[inline]
+    pub fn open_base(&self) -> Option<u64> {
+        self.segments.get(self.open as usize).map(|open| open.base)
+    }
+
+    /// The expiry word of the record at `loc`, whose head is `head`.
+    #[inline]
+    pub fn expiry_word(&self, loc: Loc, head: Head) -> ExpiryWord {
+        if head.has_expiry() { ExpiryWord::read(self.bytes(), loc, head, self.base(loc)) } else { ExpiryWord::NONE }
+    }
+
+    /// Writes the expiry word of the record at `loc`, whose head has a form that holds it.
+    #[inline]
+    pub fn write_expiry_word(&mut self, loc: Loc, head: Head, word: ExpiryWord) {
+        let base = self.base(loc);
+        word.write(self.memory.bytes_mut(), loc, head, base);
     }
 
     /// Where segment `id` lies.
@@ -407,13 +436,14 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
+    use super::item::Form;
     use super::*;
 
     fn append(arena: &mut Arena, value_len: usize) -> Loc {
-        let head = Head::new(0, value_len, false, false);
+        let head = Head::new(0, value_len, Form::Absent, false);
         let size = head.record_bytes(arena.segment_shift());
         if !arena.fits(size) {
-            arena.open_next().expect("a segment is free");
+            arena.open_next(UnixMillis(0)).expect("a segment is free");
         }
         let loc = arena.append(size).expect("it fits");
         head.write(arena.bytes_mut(), loc);

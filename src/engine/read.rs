@@ -2,7 +2,7 @@
 //! location comes from the slot table, everything else from the record.
 
 use super::At;
-use super::item::{self, ExpiryWord, REFS_MAX};
+use super::item::{self, REFS_MAX};
 use super::shard::{Found, Shard};
 use crate::base::{Slot, UnixMillis};
 use crate::command::{Payload, ReplySink, TtlUnit, Value};
@@ -74,7 +74,7 @@ impl Shard {
     /// The deadline of a record.
     #[inline]
     pub(super) fn deadline_of(&self, found: Found) -> Option<u64> {
-        ExpiryWord::read(self.arena.bytes(), found.loc, found.head).deadline()
+        self.arena.expiry_word(found.loc, found.head).deadline
     }
 
     /// Writes a record's value to `out`.

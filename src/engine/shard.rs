@@ -11,7 +11,7 @@ use super::arena::{Arena, SEGMENT_BYTES_MIN};
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
-use super::item::{ExpiryWord, Head, KEY_BYTES_MAX, Loc};
+use super::item::{Head, KEY_BYTES_MAX, Loc};
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::{Op, OpError, ReplySink};
@@ -100,7 +100,7 @@ impl Shard {
         let bytes = self.arena.bytes();
         let loc = self.index.find(at.slot, at.hash, key, bytes)?;
         let head = Head::read(bytes, loc);
-        if head.has_expiry() && is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+        if head.has_expiry() && is_past(self.arena.expiry_word(loc, head).deadline, now) {
             self.drop_expired(at.slot, at.hash, loc);
             return None;
         }

@@ -96,7 +96,7 @@ impl Shard {
         if len > self.value_bytes_max {
             return Err(OpError::TooLarge);
         }
-        if self.head_for(key.len(), len, old.head.has_expiry()).is_large() && !old.head.is_large() {
+        if self.head_for(key.len(), len, old.head.form()).is_large() && !old.head.is_large() {
             return self.append_into_large(at, key, tail, old, now);
         }
         // A value that is large already stays so: the heads differ in length alone.
@@ -105,7 +105,8 @@ impl Shard {
         let more_extents = head.extents(shift) - old.head.extents(shift);
         let mut place = old;
         if head.record_bytes(shift) != old.head.record_bytes(shift) || more_extents > 0 {
-            let size = head.record_bytes(shift);
+            let deadline = self.deadline_of(old);
+            let size = head.with_form(self.form_appended(deadline, now)).record_bytes(shift);
             if self.make_room(at.slot, size, more_extents, Reserve::Keep, now)? {
                 match self.lookup(at, key, now) {
                     Some(moved) => place = moved,
@@ -113,8 +114,7 @@ impl Shard {
                     None => return self.append_fresh(at, key, tail, now),
                 }
             }
-            let head = place.head.with_value_len(len);
-            let deadline = self.deadline_of(place);
+            let head = place.head.with_value_len(len).with_form(self.form_appended(deadline, now));
             match self.relocate(at.slot, at.hash, place, head, deadline, now) {
                 Some(loc) => place = Found { loc, head },
                 None => return Err(OpError::OutOfMemory),

@@ -17,7 +17,7 @@
 use super::Policy;
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::OpError;
-use crate::engine::item::{ExpiryWord, Head, Loc};
+use crate::engine::item::{Head, Loc};
 use crate::engine::shard::{Found, Shard, is_past};
 use crate::engine::store::Reserve;
 
@@ -156,7 +156,7 @@ impl Shard {
             let kept = self.segments_kept(needed, reserve);
             if self.segments_free() >= needed as isize + growth + kept {
                 if opens {
-                    self.hand.debt += self.arena.open_next().ok_or(OpError::OutOfMemory)? as i64;
+                    self.hand.debt += self.arena.open_next(now).ok_or(OpError::OutOfMemory)? as i64;
                 }
                 return Ok(moved);
             }
@@ -242,7 +242,7 @@ impl Shard {
         let bytes = self.arena.bytes();
         let (slot, hash) = self.index.address(loc, bytes);
         let freed = (size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift())) as i64;
-        if is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+        if is_past(self.arena.expiry_word(loc, head).deadline, now) {
             self.drop_expired(slot, hash, loc);
             self.hand.debt -= freed;
             return true;
@@ -251,7 +251,7 @@ impl Shard {
             Policy::Clock => head.refs() > 0 && grace.take(size),
             Policy::NoEviction => true,
         };
-        if stays && self.reinsert(slot, hash, found, size, now) {
+        if stays && self.reinsert(slot, hash, found, now) {
             return true;
         }
         if self.policy == Policy::NoEviction {
@@ -264,18 +264,18 @@ impl Shard {
     }
 
     /// Writes a record again at the end of the log, with its count lowered.
-    fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, size: usize, now: UnixMillis) -> bool {
-        if !self.arena.fits(size) {
-            if self.segments_free() < 1 {
-                return false;
-            }
-            let Some(tail) = self.arena.open_next() else { return false };
-            self.hand.debt += tail as i64;
-        }
+    fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, now: UnixMillis) -> bool {
         let deadline = self.deadline_of(found);
         let lowered = if self.policy == Policy::Clock { 1 } else { 0 };
         let head = found.head.with_refs(found.head.refs().saturating_sub(lowered));
-        let head = if deadline.is_none() { head.without_expiry() } else { head };
+        let head = head.with_form(self.form_appended(deadline, now));
+        if !self.arena.fits(head.record_bytes(self.arena.segment_shift())) {
+            if self.segments_free() < 1 {
+                return false;
+            }
+            let Some(tail) = self.arena.open_next(now) else { return false };
+            self.hand.debt += tail as i64;
+        }
         let done = self.relocate(slot, hash, found, head, deadline, now).is_some();
         self.stats.reinserted += u64::from(done);
         done
