@@ -16,6 +16,7 @@ use crate::command::{Condition, ExpireCondition, Expiry, Op, OpError, ReplySink,
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+mod deadlines;
 mod model;
 mod semantics;
 mod space;
