@@ -376,13 +376,17 @@ impl Arena {
         self.segments.get(id as usize).map_or(0, |s| s.live as usize)
     }
 
-    /// Whether a record may start at `loc`: a cheap sieve for stale locations.
+    /// Whether a live record may lie at `loc`: a cheap sieve for stale locations, which
+    /// spares most of them the hash of what stands where a key would.
     #[inline]
     pub fn may_hold(&self, loc: Loc) -> bool {
         let within = loc.offset() & (self.segment_bytes() - 1);
-        self.segments.get(loc.offset() >> self.shift).is_some_and(|segment| {
-            !matches!(segment.state, State::Free | State::Extent) && within < segment.used as usize
-        })
+        let Some(segment) = self.segments.get(loc.offset() >> self.shift) else { return false };
+        if matches!(segment.state, State::Free | State::Extent) || within >= segment.used as usize {
+            return false;
+        }
+        let head = Head::read(self.bytes(), loc);
+        head.may_be_live() && within + head.record_bytes(self.shift) <= segment.used as usize
     }
 
     /// Copies `from` to `to` inside the arena; both ranges must lie in it.

@@ -114,7 +114,7 @@ impl Shard {
         let word = self.arena.expiry_word(loc, head);
         let Some(deadline) = word.watched() else { return };
         let expired = is_past(word.deadline, now);
-        if head.is_dead() || !expired && !self.wheel.may_watch(bucket, deadline, word.watch) {
+        if !expired && !self.wheel.may_watch(bucket, deadline, word.watch) {
             return;
         }
         // The bytes look like a record that this entry is for; only the slot

@@ -99,15 +99,15 @@ impl Shard {
             self.index.next_version(at.slot);
             return Ok(());
         }
-        let grown = found.head.with_form(self.form_appended(Some(when), now));
-        let size = grown.record_bytes(self.arena.segment_shift());
+        let form = self.form_appended(Some(when), now);
+        let size = found.head.with_form(form).record_bytes(self.arena.segment_shift());
         let found = match self.make_room(at.slot, size, 0, Reserve::Use, now)? {
             true => self.lookup(at, key, now),
             false => Some(found),
         };
         // Evicted for its own growth: it existed, and is gone before its deadline.
         let Some(found) = found else { return Ok(()) };
-        let head = found.head.with_form(self.form_appended(Some(when), now));
+        let head = found.head.with_form(form);
         self.relocate(at.slot, at.hash, found, head, Some(when), now).ok_or(OpError::OutOfMemory)?;
         self.hand.owe(size);
         self.index.next_version(at.slot);

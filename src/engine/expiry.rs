@@ -552,10 +552,12 @@ mod tests {
         Sweep(usize),
     }
 
-    /// Some milliseconds of any magnitude up to `1 << bits`; often next to where a bucket of some level ends.
+    /// Some milliseconds of any magnitude up to `1 << bits`; often a few ticks, or next to where a bucket
+    /// of some level ends.
     fn span(bits: u32) -> impl Strategy<Value = u64> {
         prop_oneof![
             (0..bits, any::<u64>()).prop_map(|(bits, n)| n % (1 << bits)),
+            0..4 * TICK_MS,
             (0..LEVELS, 0u64..300, 0u64..4)
                 .prop_map(|(level, n, ms)| (n * TICK_MS << (level * POSITION_BITS)) + ms * 7),
         ]
@@ -646,6 +648,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// After a clock that was set back twice: entries for past ticks all stand in the next
+    /// one. While they come out of it, the home of a past tick is already the one after.
+    #[test]
+    fn an_entry_for_a_past_tick_that_is_just_coming_out_is_not_at_home_in_the_next() {
+        let mut toy = Toy::new(2, 10_000);
+        (0..2).for_each(|n| toy.insert(n, 9_500));
+        toy.now = 10_010;
+        toy.advance(1);
+        assert!(toy.records[0].is_some() && toy.records[1].is_none());
+        toy.now = 9_000;
+        toy.set(0, 10_015);
+        toy.check();
+        toy.advance(usize::MAX);
+        toy.check();
+        toy.now = 10_020;
+        toy.advance(usize::MAX);
+        assert_eq!((toy.records[0], toy.wheel.entries()), (None, 0));
     }
 
     /// What a deadline that is moved to later costs: nothing until its first entry comes out.

@@ -64,6 +64,8 @@ const HAS_EXPIRY: u64 = 1 << HAS_EXPIRY_SHIFT;
 const LARGE: u64 = 1 << 52;
 const WIDE_SHIFT: u32 = 55;
 const WIDE: u64 = 1 << WIDE_SHIFT;
+/// Bits without a meaning yet.
+const RESERVED: u64 = 1 << 51 | 3 << 53;
 const VERSION_HIGH_SHIFT: u32 = 56;
 const VERSION_LOW_BITS: u32 = 32;
 const VERSION_BITS: u32 = 40;
@@ -191,6 +193,13 @@ impl Head {
     #[inline]
     pub fn is_dead(self) -> bool {
         self.0 & DEAD != 0
+    }
+
+    /// Whether a live record may have this head. One that text is taken for never
+    /// has: the reserved bits meet two that every printable character has one of.
+    #[inline]
+    pub fn may_be_live(self) -> bool {
+        self.0 & (DEAD | RESERVED) == 0
     }
 
     /// The same head, dead.
@@ -487,6 +496,13 @@ mod tests {
             extent_of(&bytes, loc, head, 3);
             ExpiryWord::read(&bytes, loc, head, base);
             read_version(&bytes, loc, head, 0);
+        }
+    }
+
+    #[test]
+    fn text_is_not_taken_for_a_live_record() {
+        for byte in (b' '..=b'~').chain(0xc2..=0xdf) {
+            assert!(!Head::read(&[byte; 8], Loc(0)).may_be_live(), "{byte:#x}");
         }
     }
 

@@ -49,27 +49,21 @@ impl Shard {
             return Err(OpError::TooLarge);
         }
         let shift = self.arena.segment_shift();
-        let plan = self.shape(key, value_len, deadline, found, now);
+        let appended = self.form_appended(deadline, now);
+        let plan = self.shape(key, value_len, deadline, found, appended);
         if plan.in_place {
             return Ok(plan);
         }
         let size = plan.head.record_bytes(shift);
         if self.make_room(at.slot, size, plan.head.extents(shift), Reserve::Keep, now)? {
             let found = self.lookup(at, key, now);
-            return Ok(self.shape(key, value_len, deadline, found, now));
+            return Ok(self.shape(key, value_len, deadline, found, appended));
         }
         Ok(plan)
     }
 
     #[inline]
-    fn shape(
-        &self,
-        key: &[u8],
-        value_len: usize,
-        deadline: Option<u64>,
-        found: Option<Found>,
-        now: UnixMillis,
-    ) -> Plan {
+    fn shape(&self, key: &[u8], value_len: usize, deadline: Option<u64>, found: Option<Found>, appended: Form) -> Plan {
         let shift = self.arena.segment_shift();
         if let Some(old) = found {
             let same = |head: Head| {
@@ -87,7 +81,7 @@ impl Shard {
                 return Plan { found, head: head.with_refs(old.head.refs()), in_place: true };
             }
         }
-        let head = self.head_for(key.len(), value_len, self.form_appended(deadline, now));
+        let head = self.head_for(key.len(), value_len, appended);
         let refs = found.map_or(0, |old| old.head.refs());
         Plan { found, head: head.with_refs(refs), in_place: false }
     }
@@ -98,11 +92,8 @@ impl Shard {
         deadline.map_or(Form::Absent, |deadline| Form::of(deadline, self.arena.base(loc)))
     }
 
-    /// The form that holds `deadline` in a record that is appended now, whether the
-    /// open segment takes it or one that is opened for it.
-    ///
-    /// What makes room may open segments now, so asked again afterwards this
-    /// answers the same form or a lesser one.
+    /// A form that holds `deadline` in a record that is appended now, whether the open
+    /// segment takes it or one that is opened on the way: it stays right while room is made.
     #[inline]
     pub(super) fn form_appended(&self, deadline: Option<u64>, now: UnixMillis) -> Form {
         let Some(deadline) = deadline else { return Form::Absent };
@@ -274,8 +265,9 @@ impl Shard {
     }
 
     /// Writes the live record at `old` again at the end of the log under `head`, whose
-    /// form holds the deadline there and whose body may be longer; the new bytes of the body are the caller's to
-    /// write. Extents change hands. Answers `None` if the open segment has no room.
+    /// form is from [`Shard::form_appended`] and whose body may be longer; the new bytes
+    /// of the body are the caller's to write. Extents change hands. Answers `None` if
+    /// the open segment has no room.
     pub(super) fn relocate(
         &mut self,
         slot: Slot,

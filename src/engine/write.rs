@@ -106,7 +106,8 @@ impl Shard {
         let mut place = old;
         if head.record_bytes(shift) != old.head.record_bytes(shift) || more_extents > 0 {
             let deadline = self.deadline_of(old);
-            let size = head.with_form(self.form_appended(deadline, now)).record_bytes(shift);
+            let form = self.form_appended(deadline, now);
+            let size = head.with_form(form).record_bytes(shift);
             if self.make_room(at.slot, size, more_extents, Reserve::Keep, now)? {
                 match self.lookup(at, key, now) {
                     Some(moved) => place = moved,
@@ -114,7 +115,7 @@ impl Shard {
                     None => return self.append_fresh(at, key, tail, now),
                 }
             }
-            let head = place.head.with_value_len(len).with_form(self.form_appended(deadline, now));
+            let head = place.head.with_value_len(len).with_form(form);
             match self.relocate(at.slot, at.hash, place, head, deadline, now) {
                 Some(loc) => place = Found { loc, head },
                 None => return Err(OpError::OutOfMemory),
