@@ -559,7 +559,7 @@ mod tests {
             (0..bits, any::<u64>()).prop_map(|(bits, n)| n % (1 << bits)),
             0..4 * TICK_MS,
             (0..LEVELS, 0u64..300, 0u64..4)
-                .prop_map(|(level, n, ms)| (n * TICK_MS << (level * POSITION_BITS)) + ms * 7),
+                .prop_map(|(level, n, ms)| ((n * TICK_MS) << (level * POSITION_BITS)) + ms * 7),
         ]
     }
 

@@ -14,10 +14,13 @@ impl Shard {
     /// `GET`: the value or null.
     #[inline]
     pub(super) fn get(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
-        match self.lookup_read(at, key, now) {
-            Some(found) => self.answer(at.slot, found, out),
-            None => out.null(),
-        }
+        let Some((found, deadline)) = self.lookup_dated(at, key, now) else {
+            self.stats.misses += 1;
+            return out.null();
+        };
+        self.stats.hits += 1;
+        let found = self.touch(found);
+        self.answer_dated(at.slot, found, deadline, out);
     }
 
     /// `STRLEN`: the value's length, 0 without the key.
@@ -62,13 +65,18 @@ impl Shard {
     /// A counted lookup that also makes the record more worth keeping.
     #[inline]
     pub(super) fn lookup_read(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
-        let mut found = self.lookup_counted(at, key, now)?;
+        self.lookup_counted(at, key, now).map(|found| self.touch(found))
+    }
+
+    /// Makes a record more worth keeping.
+    #[inline]
+    fn touch(&mut self, mut found: Found) -> Found {
         let refs = found.head.refs();
         if refs < REFS_MAX {
             found.head = found.head.with_refs(refs + 1);
             found.head.write(self.arena.bytes_mut(), found.loc);
         }
-        Some(found)
+        found
     }
 
     /// The deadline of a record.
@@ -80,9 +88,14 @@ impl Shard {
     /// Writes a record's value to `out`.
     #[inline]
     pub(super) fn answer(&self, slot: Slot, found: Found, out: &mut impl ReplySink) {
+        self.answer_dated(slot, found, self.deadline_of(found), out);
+    }
+
+    /// Writes the value of a record whose deadline is known to `out`.
+    #[inline]
+    fn answer_dated(&self, slot: Slot, found: Found, expires_at: Option<u64>, out: &mut impl ReplySink) {
         let bytes = self.arena.bytes();
         let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
-        let expires_at = self.deadline_of(found);
         if found.head.is_large() {
             return self.answer_large(found, version, expires_at, out);
         }
