@@ -472,8 +472,9 @@ mod tests {
             let deadline = if before { base.wrapping_sub(span) } else { base.wrapping_add(span) };
             let deadline = deadline.clamp(1, i64::MAX as u64);
             let word = ExpiryWord { deadline: Some(deadline), watch };
+            let reached = deadline >= base && deadline - base < (1 << 30) - 1;
+            prop_assert_eq!(Form::of(deadline, base), if reached { Form::Narrow } else { Form::Wide });
             for form in [Form::of(deadline, base), Form::Wide] {
-                prop_assert_eq!(form == Form::Narrow, deadline >= base && deadline - base < (1 << 30) - 1 && form != Form::Wide);
                 let mut bytes = [0u8; 32];
                 let head = Head::new(0, 0, form, false);
                 word.write(&mut bytes, Loc(1), head, base);
