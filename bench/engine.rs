@@ -27,6 +27,7 @@ const LIMITS: Limits = Limits { args_max: 1024, bulk_bytes_max: 1 << 20 };
 const BATCH: usize = 64;
 /// Requests that stay in the first caches.
 const WARM: usize = 256;
+const HOUR_MS: i64 = 3_600_000;
 /// About what a record takes with its place in the index.
 const RECORD_BYTES: u64 = 102;
 
@@ -79,6 +80,7 @@ fn measure(size: &Size) -> Vec<(&'static str, f64)> {
     rows.push(("SET, in place", best(size, &keys, |key| set(&mut shard, key))));
     assert_eq!(shard.key_count(), size.keys as u64, "nothing was added");
     rows.push(("SET, new, evicting", evicting(size, &hasher)));
+    rows.extend(with_deadlines(size, &hasher, &keys));
     rows.push(("encode a value", encode(size)));
     rows
 }
@@ -187,6 +189,37 @@ fn evicting(size: &Size, hasher: &KeyHasher) -> f64 {
     time
 }
 
+/// Every key with a deadline; each `SET` names the same one, then a later one each
+/// round, then one that is up to a tenth later or earlier.
+fn with_deadlines(size: &Size, hasher: &KeyHasher, keys: &[Key]) -> [(&'static str, f64); 5] {
+    let mut shard = shard(hasher, Shard::BUDGET_BYTES_MIN + 3 * RECORD_BYTES * size.keys as u64);
+    let beside = |shard: &Shard| {
+        let memory = shard.memory();
+        memory.live_bytes + memory.index_bytes + memory.wheel_bytes
+    };
+    let before = beside(&shard);
+    keys.iter().for_each(|key| set_until(&mut shard, key, Expiry::In(HOUR_MS)));
+    assert_eq!(shard.keys_with_expiry(), size.keys as u64, "the budget holds every key");
+    let bytes = (beside(&shard) - before) as f64 / size.keys as f64 - (keys[0].bytes.len() + VALUE.len()) as f64;
+    let get = best(size, keys, |key| assert_eq!(get(&mut shard, key), VALUE.len()));
+    let same = best(size, keys, |key| set_until(&mut shard, key, Expiry::In(HOUR_MS)));
+    let mut turn = 0;
+    let later = fastest(size.rounds, keys.len(), || {
+        turn += 1;
+        keys.iter().for_each(|key| set_until(&mut shard, key, Expiry::In(HOUR_MS + turn * HOUR_MS / 60)));
+    });
+    let mut rng = Rng::new(SEED);
+    let mut jittered = || HOUR_MS * 9 / 10 + rng.below(HOUR_MS as u64 / 5) as i64;
+    let other = best(size, keys, |key| set_until(&mut shard, key, Expiry::In(jittered())));
+    [
+        ("GET, hit, with a deadline", get),
+        ("SET, in place, same deadline", same),
+        ("SET, in place, later deadline", later),
+        ("SET, in place, deadline +- 10 %", other),
+        ("bytes beside key and value", bytes),
+    ]
+}
+
 fn encode(size: &Size) -> f64 {
     let mut out = Vec::with_capacity(BATCH * 2 * VALUE.len());
     let value = Value { payload: Payload::Whole(&VALUE), version: 1, expires_at: None };
@@ -211,8 +244,13 @@ fn get(shard: &mut Shard, key: &Key) -> usize {
 
 #[inline]
 fn set(shard: &mut Shard, key: &Key) {
+    set_until(shard, key, Expiry::Never);
+}
+
+#[inline]
+fn set_until(shard: &mut Shard, key: &Key, expiry: Expiry) {
     let (condition, reply) = (Condition::Always, SetReply::Status);
-    let op = Op::Set { value: &VALUE, expiry: Expiry::Never, condition, reply };
+    let op = Op::Set { value: &VALUE, expiry, condition, reply };
     shard.execute(key.at, &key.bytes, op, NOW, &mut Read(0));
 }
 

@@ -25,8 +25,9 @@
 //!
 //! Called by the shard's store and by the hand.
 
-use super::item::{self, Head, Loc};
+use super::item::{self, ExpiryWord, Head, Loc};
 use super::memory::{HUGE_PAGE_BYTES, Memory};
+use crate::base::UnixMillis;
 use std::ops::Range;
 
 /// Segments of a budget: enough of them that one is a small part of the whole.
@@ -86,6 +87,8 @@ struct Segment {
     /// Neighbours in the list of sealed segments.
     older: u32,
     newer: u32,
+    /// When it was opened, in Unix milliseconds: what narrow expiry words count from.
+    base: u64,
 }
 
 /// The segments of one log.
@@ -156,7 +159,8 @@ impl Arena {
         }
         self.memory.grow(count << self.shift)?;
         self.memory.advise_huge(self.segment_bytes() == HUGE_PAGE_BYTES);
-        let free = || Segment { state: State::Free, log: Log::Main, used: 0, live: 0, older: NONE, newer: NONE };
+        let free =
+            || Segment { state: State::Free, log: Log::Main, used: 0, live: 0, older: NONE, newer: NONE, base: 0 };
         self.segments.resize_with(count, free);
         self.free_resident.reserve_exact(count - self.free_resident.len());
         self.free_released.reserve_exact(count - self.free_released.len());
@@ -261,10 +265,11 @@ impl Arena {
         Some(loc)
     }
 
-    /// Opens a free segment for `log`. Answers how many bytes of those open
-    /// before will stay unused, or `None` if no segment is free.
-    pub fn open_next(&mut self, log: Log) -> Option<usize> {
+    /// Opens a free segment for `log`, whose deadlines count from `now`. Answers how many
+    /// bytes of those open before will stay unused, or `None` if no segment is free.
+    pub fn open_next(&mut self, log: Log, now: UnixMillis) -> Option<usize> {
         let next = self.take_free(State::Open, log)?;
+        self.segments[next as usize].base = now.0;
         let left = std::mem::replace(&mut self.chains[log as usize].open, next);
         Some(self.park(log, left))
     }
@@ -372,6 +377,33 @@ impl Arena {
         self.live_bytes = self.live_bytes - u64::from(segment.live) + used as u64;
         self.used_bytes = self.used_bytes - u64::from(segment.used) + used as u64;
         (segment.live, segment.used) = (used as u32, used as u32);
+    }
+
+    /// What narrow expiry words count from in the segment of `loc`.
+    #[inline]
+    pub fn base(&self, loc: Loc) -> u64 {
+        self.segments.get(loc.offset() >> self.shift).map_or(0, |segment| segment.base)
+    }
+
+    /// The bases of the segments of `log` that take appended records.
+    #[inline]
+    pub fn open_bases(&self, log: Log) -> impl Iterator<Item = u64> {
+        let chain = &self.chains[log as usize];
+        let open = chain.parked.iter().chain([&chain.open]);
+        open.filter_map(|&id| self.segments.get(id as usize)).map(|segment| segment.base)
+    }
+
+    /// The expiry word of the record at `loc`, whose head is `head`.
+    #[inline]
+    pub fn expiry_word(&self, loc: Loc, head: Head) -> ExpiryWord {
+        if head.has_expiry() { ExpiryWord::read(self.bytes(), loc, head, self.base(loc)) } else { ExpiryWord::NONE }
+    }
+
+    /// Writes the expiry word of the record at `loc`, whose head has a form that holds it.
+    #[inline]
+    pub fn write_expiry_word(&mut self, loc: Loc, head: Head, word: ExpiryWord) {
+        let base = self.base(loc);
+        word.write(self.memory.bytes_mut(), loc, head, base);
     }
 
     /// Where segment `id` lies.
@@ -497,13 +529,17 @@ impl Arena {
         self.segments.get(id as usize).map_or(0, |s| s.live as usize)
     }
 
-    /// Whether a record may start at `loc`: a cheap sieve for stale locations.
+    /// Whether a live record may lie at `loc`: a cheap sieve for stale locations, which
+    /// spares most of them the hash of what stands where a key would.
     #[inline]
     pub fn may_hold(&self, loc: Loc) -> bool {
         let within = loc.offset() & (self.segment_bytes() - 1);
-        self.segments.get(loc.offset() >> self.shift).is_some_and(|segment| {
-            !matches!(segment.state, State::Free | State::Extent) && within < segment.used as usize
-        })
+        let Some(segment) = self.segments.get(loc.offset() >> self.shift) else { return false };
+        if matches!(segment.state, State::Free | State::Extent) || within >= segment.used as usize {
+            return false;
+        }
+        let head = Head::read(self.bytes(), loc);
+        head.may_be_live() && within + head.record_bytes(self.shift) <= segment.used as usize
     }
 
     /// Copies `from` to `to` inside the arena; both ranges must lie in it.
@@ -557,13 +593,14 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
+    use super::item::Form;
     use super::*;
 
     fn append(arena: &mut Arena, value_len: usize) -> Loc {
-        let head = Head::new(0, value_len, false, false);
+        let head = Head::new(0, value_len, Form::Absent, false);
         let size = head.record_bytes(arena.segment_shift());
         if !arena.fits(Log::Main, size) {
-            arena.open_next(Log::Main).expect("a segment is free");
+            arena.open_next(Log::Main, UnixMillis(0)).expect("a segment is free");
         }
         let loc = arena.append(Log::Main, size).expect("it fits");
         head.write(arena.bytes_mut(), loc);

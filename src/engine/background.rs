@@ -118,21 +118,23 @@ impl Shard {
         }
         let bytes = self.arena.bytes();
         let head = Head::read(bytes, loc);
-        let word = ExpiryWord::read(bytes, loc, head);
-        if head.is_dead() || word.armed() != Some(bucket) {
+        let word = self.arena.expiry_word(loc, head);
+        let Some(deadline) = word.watched() else { return };
+        let expired = is_past(word.deadline, now);
+        if !expired && !self.wheel.may_watch(bucket, deadline, word.watch) {
             return;
         }
-        // The bytes look like a record that this bucket watches; only the slot
+        // The bytes look like a record that this entry is for; only the slot
         // table knows whether one really starts here.
         let (slot, hash) = self.index.address(loc, bytes);
         if !self.index.holds(slot, hash, loc) {
             return;
         }
-        if is_past(word.deadline(), now) {
+        if expired {
             self.drop_expired(slot, hash, loc);
         } else {
-            let word = self.arm(loc, word.deadline(), None, now);
-            word.write(self.arena.bytes_mut(), loc);
+            let watch = self.wheel.file(loc, deadline, now.0);
+            self.arena.write_expiry_word(loc, head, ExpiryWord { watch, ..word });
         }
     }
 

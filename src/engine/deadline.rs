@@ -1,5 +1,5 @@
-//! The operations on deadlines. A record with an expiry word gets its new
-//! deadline in place; one without is written again with the word, once.
+//! The operations on deadlines. A record whose expiry word holds the new deadline
+//! gets it in place; any other is written again, with a word that does.
 //!
 //! A change of deadline takes a number of the slot's writes, but the record
 //! keeps the version of the write that stored its value.
@@ -92,23 +92,23 @@ impl Shard {
 
     /// Sets a deadline that lies in the future.
     fn set_deadline(&mut self, at: At, key: &[u8], found: Found, when: u64, now: UnixMillis) -> Result<(), OpError> {
-        if found.head.has_expiry() {
-            let before = ExpiryWord::read(self.arena.bytes(), found.loc, found.head);
-            self.count_deadlines(before.deadline().is_some(), true);
-            let word = self.arm(found.loc, Some(when), before.armed(), now);
-            word.write(self.arena.bytes_mut(), found.loc);
+        if found.head.form() >= self.form_at(found.loc, Some(when)) {
+            let before = self.arena.expiry_word(found.loc, found.head);
+            self.count_deadlines(before.deadline.is_some(), true);
+            self.set_expiry_word(found, before, Some(when), now);
             self.index.next_version(at.slot);
             return Ok(());
         }
-        let size = found.head.with_expiry().record_bytes(self.arena.segment_shift());
         let log = self.arena.log_of(found.loc);
+        let form = self.form_appended(log, Some(when), now);
+        let size = found.head.with_form(form).record_bytes(self.arena.segment_shift());
         let found = match self.make_room(at.slot, log, size, 0, Reserve::Use, now)? {
             true => self.lookup(at, key, now),
             false => Some(found),
         };
         // Evicted for its own growth: it existed, and is gone before its deadline.
         let Some(found) = found else { return Ok(()) };
-        let head = found.head.with_expiry();
+        let head = found.head.with_form(form);
         self.relocate(at.slot, at.hash, found, log, head, Some(when), now).ok_or(OpError::OutOfMemory)?;
         self.hand.owe(size);
         self.index.next_version(at.slot);
@@ -119,7 +119,7 @@ impl Shard {
     fn clear_deadline(&mut self, at: At, found: Found) -> bool {
         let had_deadline = self.deadline_of(found).is_some();
         if had_deadline {
-            ExpiryWord::NONE.write(self.arena.bytes_mut(), found.loc);
+            self.arena.write_expiry_word(found.loc, found.head, ExpiryWord::NONE);
             self.count_deadlines(true, false);
             self.index.next_version(at.slot);
         }

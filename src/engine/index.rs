@@ -257,7 +257,7 @@ mod tests {
         let mut memory = vec![0; count as usize * 16];
         for n in 0..count {
             let loc = Loc::at(n as usize * 16);
-            Head::new(4, 0, false, false).write(&mut memory, loc);
+            Head::new(4, 0, item::Form::Absent, false).write(&mut memory, loc);
             memory[loc.offset() + 12..][..4].copy_from_slice(&n.to_le_bytes());
         }
         memory

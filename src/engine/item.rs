@@ -3,30 +3,39 @@
 //! ```text
 //! offset 0   word A, 8 bytes
 //!        8   word B, 4 bytes
-//!       12   expiry word, 8 bytes, only if A.has_expiry
+//!       12   expiry word, only if A.has_expiry: 4 bytes, or 8 if A.wide
 //!            key
 //!            body: the value, or with A.large the u32 numbers of its extents
 //!                  and what of the value does not fill one
 //!            padding to 4 bytes
 //!
-//! word A   63      55 54  53  52  51 50  49  48  46 45          16 15       0
-//!          ├────────┼───┼───┼───┼───┼───┼───┼──────┼──────────────┼─────────┤
-//!          │version │ l │ s │ L │ c │ e │ d │ refs │  value_len   │ key_len │
-//!          │ high 9 │   │   │   │   │   │   │  3   │     30       │   16    │
-//!          └────────┴───┴───┴───┴───┴───┴───┴──────┴──────────────┴─────────┘
-//!            d dead   e has_expiry   L large
+//! word A   63    56 55  54  53  52  51 50  49  48  46 45          16 15       0
+//!          ├───────┼───┼───┼───┼───┼───┼───┼───┼──────┼──────────────┼─────────┤
+//!          │version│ w │ l │ s │ L │ c │ e │ d │ refs │  value_len   │ key_len │
+//!          │high 8 │   │   │   │   │   │   │   │  3   │     30       │   16    │
+//!          └───────┴───┴───┴───┴───┴───┴───┴───┴──────┴──────────────┴─────────┘
+//!            d dead   e has_expiry   L large   w wide
 //!            c client flags, s stale, l lease: reserved, always 0
 //! word B   31                                                               0
 //!          │                        version low 32                          │
 //!
-//! expiry   63  62     52 51                                                 0
-//!          │ 0 │ armed  │        deadline, Unix milliseconds                │
-//!          │ 1 │            far deadline, 63 bits; 0 means none             │
+//! expiry   31     30     29                                                 0
+//! narrow   │ side │ late │ deadline: milliseconds after the segment's base  │
+//!          │             │ all ones: no deadline                            │
+//!
+//! expiry   63  62     61     60                                             0
+//! wide     │ 0 │ side │ late │ deadline, Unix milliseconds                  │
+//!          │ 1 │           deadline that is not watched; 0 means none       │
 //! ```
+//!
+//! A segment's base is the time at which it was opened, so the narrow word reaches
+//! 12.4 days from there, exactly. Deadlines beyond that, and those before the base
+//! because the clock was set back, take the wide word. `side` and `late` say where
+//! the wheel watches the record.
 //!
 //! A record says its own length, so a segment can be walked by reading it alone.
 //! The expiry word stays in place when a deadline is removed, so that `PERSIST`
-//! and the next `EXPIRE` move nothing.
+//! and the next `EXPIRE` move nothing unless the new deadline needs a wider word.
 //!
 //! Invariant: nothing here trusts what it reads. Bytes at a stale location may be
 //! anything; every length is checked against the memory before use.
@@ -34,12 +43,12 @@
 //! Called by the arena, the slot tables and the operations of the shard.
 
 use super::arena::LARGE_FRACTION;
-use super::expiry::Bucket;
+use super::expiry::{DEADLINE_MS_MAX, Watch};
 
 /// Bytes of the words A and B.
 pub const HEADER_BYTES: usize = 12;
-/// Bytes of the expiry word.
-pub const EXPIRY_BYTES: usize = 8;
+/// Bytes of the narrow expiry word, and by how many the wide one is longer.
+const EXPIRY_BYTES: usize = 4;
 /// Records start at multiples of this, which is the unit of [`Loc`].
 pub const ALIGN_BYTES: usize = 4;
 /// Bytes of one extent number in the body of a large record.
@@ -52,24 +61,34 @@ const REFS_SHIFT: u32 = 46;
 /// Reference counts saturate here.
 pub const REFS_MAX: u64 = (1 << 3) - 1;
 const DEAD: u64 = 1 << 49;
-const HAS_EXPIRY: u64 = 1 << 50;
+const HAS_EXPIRY_SHIFT: u32 = 50;
+const HAS_EXPIRY: u64 = 1 << HAS_EXPIRY_SHIFT;
 const LARGE: u64 = 1 << 52;
-const VERSION_HIGH_SHIFT: u32 = 55;
+const WIDE_SHIFT: u32 = 55;
+const WIDE: u64 = 1 << WIDE_SHIFT;
+/// Bits without a meaning yet.
+const RESERVED: u64 = 1 << 51 | 3 << 53;
+const VERSION_HIGH_SHIFT: u32 = 56;
 const VERSION_LOW_BITS: u32 = 32;
-const VERSION_BITS: u32 = 41;
+const VERSION_BITS: u32 = 40;
 const VERSION_MASK: u64 = (1 << VERSION_BITS) - 1;
 
-const FAR: u64 = 1 << 63;
-const ARMED_SHIFT: u32 = 52;
-const DEADLINE_MASK: u64 = (1 << ARMED_SHIFT) - 1;
+const NARROW_SIDE_SHIFT: u32 = 31;
+const NARROW_LATE_SHIFT: u32 = 30;
+/// The offset that means no deadline; those below it are deadlines.
+const NARROW_NONE: u32 = (1 << NARROW_LATE_SHIFT) - 1;
+const UNWATCHED: u64 = 1 << 63;
+const WIDE_SIDE_SHIFT: u32 = 62;
+const WIDE_LATE_SHIFT: u32 = 61;
+const WIDE_DEADLINE_MASK: u64 = (1 << WIDE_LATE_SHIFT) - 1;
 
 /// The longest key that a header can describe.
 pub const KEY_BYTES_MAX: usize = KEY_LEN_MASK as usize;
 
 // The version's high part is exactly what word A has left above its shift.
 const _: () = assert!(VERSION_BITS - VERSION_LOW_BITS == 64 - VERSION_HIGH_SHIFT);
-// The armed bucket fills the bits between the deadline and the far mark.
-const _: () = assert!(ARMED_SHIFT + Bucket::BITS == 63);
+// Every deadline that the wheel watches fits the wide word beside side and late.
+const _: () = assert!(DEADLINE_MS_MAX <= WIDE_DEADLINE_MASK);
 // A value of the largest size that may be configured fits its length field.
 const _: () = assert!(super::VALUE_BYTES_MAX as u64 <= VALUE_LEN_MASK);
 
@@ -93,6 +112,28 @@ impl Loc {
     }
 }
 
+/// What room a record has for a deadline. Each form also holds what a lesser one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// No expiry word.
+    Absent,
+    /// 4 bytes: a deadline less than 2^30 - 1 ms after the segment's base, or none.
+    Narrow,
+    /// 8 bytes: any deadline, or none.
+    Wide,
+}
+
+impl Form {
+    /// The least form that holds `deadline` in a segment with this base.
+    #[inline]
+    pub fn of(deadline: u64, base: u64) -> Self {
+        match deadline.checked_sub(base) {
+            Some(offset) if offset < u64::from(NARROW_NONE) => Self::Narrow,
+            _ => Self::Wide,
+        }
+    }
+}
+
 /// Word A of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head(u64);
@@ -100,16 +141,13 @@ pub struct Head(u64);
 impl Head {
     /// The head of a live record that nobody has read yet.
     #[inline]
-    pub fn new(key_len: usize, value_len: usize, has_expiry: bool, large: bool) -> Self {
+    pub fn new(key_len: usize, value_len: usize, form: Form, large: bool) -> Self {
         debug_assert!(key_len <= KEY_BYTES_MAX && value_len as u64 <= VALUE_LEN_MASK);
         let mut a = (key_len as u64 & KEY_LEN_MASK) | (value_len as u64 & VALUE_LEN_MASK) << VALUE_LEN_SHIFT;
-        if has_expiry {
-            a |= HAS_EXPIRY;
-        }
         if large {
             a |= LARGE;
         }
-        Self(a)
+        Self(a).with_form(form)
     }
 
     /// Reads the head at `loc`; outside the memory, that of an empty dead record.
@@ -159,6 +197,13 @@ impl Head {
         self.0 & DEAD != 0
     }
 
+    /// Whether a live record may have this head. One that text is taken for never
+    /// has: the reserved bits meet two that every printable character has one of.
+    #[inline]
+    pub fn may_be_live(self) -> bool {
+        self.0 & (DEAD | RESERVED) == 0
+    }
+
     /// The same head, dead.
     pub fn into_dead(self) -> Self {
         Self(self.0 | DEAD)
@@ -170,14 +215,25 @@ impl Head {
         self.0 & HAS_EXPIRY != 0
     }
 
-    /// The same head, with an expiry word.
-    pub fn with_expiry(self) -> Self {
-        Self(self.0 | HAS_EXPIRY)
+    /// The form of that word.
+    #[inline]
+    pub fn form(self) -> Form {
+        match (self.0 & HAS_EXPIRY, self.0 & WIDE) {
+            (0, _) => Form::Absent,
+            (_, 0) => Form::Narrow,
+            _ => Form::Wide,
+        }
     }
 
-    /// The same head, without an expiry word.
-    pub fn without_expiry(self) -> Self {
-        Self(self.0 & !HAS_EXPIRY)
+    /// The same head with an expiry word of another form.
+    #[inline]
+    pub fn with_form(self, form: Form) -> Self {
+        let bits = match form {
+            Form::Absent => 0,
+            Form::Narrow => HAS_EXPIRY,
+            Form::Wide => HAS_EXPIRY | WIDE,
+        };
+        Self(self.0 & !(HAS_EXPIRY | WIDE) | bits)
     }
 
     /// Whether the body lists extents instead of holding the value.
@@ -189,7 +245,9 @@ impl Head {
     /// Bytes from the start of the record to its key.
     #[inline]
     pub fn key_at(self) -> usize {
-        HEADER_BYTES + if self.has_expiry() { EXPIRY_BYTES } else { 0 }
+        // A head is only wide if it has an expiry word: each bit stands for four bytes.
+        let words = (self.0 >> HAS_EXPIRY_SHIFT & 1) + (self.0 >> WIDE_SHIFT & 1);
+        HEADER_BYTES + EXPIRY_BYTES * words as usize
     }
 
     /// Bytes from the start of the record to its body.
@@ -216,7 +274,7 @@ impl Head {
     fn divide(self, segment_shift: u32) -> (usize, usize) {
         let whole = self.value_len() >> segment_shift;
         let rest = self.value_len() & ((1 << segment_shift) - 1);
-        let beside = HEADER_BYTES + EXPIRY_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
+        let beside = HEADER_BYTES + 2 * EXPIRY_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
         if beside + rest > (1 << segment_shift) / LARGE_FRACTION { (whole + 1, 0) } else { (whole, rest) }
     }
 
@@ -233,64 +291,89 @@ impl Head {
     }
 }
 
-/// A deadline as the expiry word stores it, with the wheel's bucket that watches it.
+/// What an expiry word says: the deadline, and where the wheel watches the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiryWord(u64);
+pub struct ExpiryWord {
+    /// In Unix milliseconds.
+    pub deadline: Option<u64>,
+    /// Without meaning unless [`ExpiryWord::watched`].
+    pub watch: Watch,
+}
 
 impl ExpiryWord {
     /// No deadline.
-    pub const NONE: Self = Self(FAR);
+    pub const NONE: Self = Self { deadline: None, watch: Watch::NEVER };
 
-    /// The word for `deadline`, watched by `bucket` unless it is far.
+    /// The deadline, if the wheel watches it.
     #[inline]
-    pub fn new(deadline: u64, bucket: Bucket) -> Self {
-        if Self::is_far(deadline) {
-            Self(FAR | deadline)
-        } else {
-            Self(u64::from(bucket.id()) << ARMED_SHIFT | deadline)
+    pub fn watched(self) -> Option<u64> {
+        self.deadline.filter(|&deadline| deadline <= DEADLINE_MS_MAX)
+    }
+
+    /// Reads the word of the record at `loc`, whose head is `head` and whose segment has this base.
+    #[inline]
+    pub fn read(bytes: &[u8], loc: Loc, head: Head, base: u64) -> Self {
+        let at = loc.offset() + HEADER_BYTES;
+        match head.form() {
+            Form::Absent => Self::NONE,
+            Form::Narrow => read_u32(bytes, at).map_or(Self::NONE, |word| Self::from_narrow(word, base)),
+            Form::Wide => read_u64(bytes, at).map_or(Self::NONE, Self::from_wide),
         }
     }
 
-    /// Whether `deadline` is so far (the year 144,680) that the wheel need not watch it.
     #[inline]
-    pub fn is_far(deadline: u64) -> bool {
-        deadline > DEADLINE_MASK
-    }
-
-    /// Reads the word of the record at `loc`, whose head is `head`.
-    #[inline]
-    pub fn read(bytes: &[u8], loc: Loc, head: Head) -> Self {
-        if head.has_expiry() {
-            read_u64(bytes, loc.offset() + HEADER_BYTES).map_or(Self::NONE, Self)
-        } else {
-            Self::NONE
+    fn from_narrow(word: u32, base: u64) -> Self {
+        let offset = word & NARROW_NONE;
+        Self {
+            // The sum wraps only where no record is.
+            deadline: if offset == NARROW_NONE { None } else { Some(base.wrapping_add(u64::from(offset))) },
+            watch: Watch { side: word >> NARROW_SIDE_SHIFT & 1 == 1, late: word >> NARROW_LATE_SHIFT & 1 == 1 },
         }
     }
 
-    /// Writes the word of the record at `loc`, whose head must have room for it.
     #[inline]
-    pub fn write(self, bytes: &mut [u8], loc: Loc) {
-        write_bytes(bytes, loc.offset() + HEADER_BYTES, &self.0.to_le_bytes());
-    }
-
-    /// The deadline in Unix milliseconds, if there is one.
-    #[inline]
-    pub fn deadline(self) -> Option<u64> {
-        match self.0 & FAR {
-            0 => Some(self.0 & DEADLINE_MASK),
-            _ if self == Self::NONE => None,
-            _ => Some(self.0 & !FAR),
+    fn from_wide(word: u64) -> Self {
+        match word {
+            UNWATCHED => Self::NONE,
+            _ if word & UNWATCHED != 0 => Self { deadline: Some(word & !UNWATCHED), watch: Watch::NEVER },
+            _ => Self {
+                deadline: Some(word & WIDE_DEADLINE_MASK),
+                watch: Watch { side: word >> WIDE_SIDE_SHIFT & 1 == 1, late: word >> WIDE_LATE_SHIFT & 1 == 1 },
+            },
         }
     }
 
-    /// The wheel's bucket that watches the deadline.
+    /// Writes the word of the record at `loc`, whose head must have a form that holds it.
     #[inline]
-    pub fn armed(self) -> Option<Bucket> {
-        if self.0 & FAR == 0 { Some(Bucket::from_id((self.0 >> ARMED_SHIFT) as u16)) } else { None }
+    pub fn write(self, bytes: &mut [u8], loc: Loc, head: Head, base: u64) {
+        let at = loc.offset() + HEADER_BYTES;
+        debug_assert!(
+            head.has_expiry() && self.deadline.is_none_or(|deadline| head.form() >= Form::of(deadline, base))
+        );
+        match head.form() {
+            Form::Absent => {}
+            Form::Narrow => write_bytes(bytes, at, &self.to_narrow(base).to_le_bytes()),
+            Form::Wide => write_bytes(bytes, at, &self.to_wide().to_le_bytes()),
+        }
+    }
+
+    #[inline]
+    fn to_narrow(self, base: u64) -> u32 {
+        let offset = self.deadline.map_or(NARROW_NONE, |deadline| deadline.wrapping_sub(base) as u32 & NARROW_NONE);
+        u32::from(self.watch.side) << NARROW_SIDE_SHIFT | u32::from(self.watch.late) << NARROW_LATE_SHIFT | offset
+    }
+
+    #[inline]
+    fn to_wide(self) -> u64 {
+        let Watch { side, late } = self.watch;
+        match self.watched() {
+            Some(deadline) => u64::from(side) << WIDE_SIDE_SHIFT | u64::from(late) << WIDE_LATE_SHIFT | deadline,
+            None => UNWATCHED | self.deadline.unwrap_or(0),
+        }
     }
 }
 
-/// Stores the low 41 bits of a version in the words A and B of the record at `loc`.
+/// Stores the low 40 bits of a version in the words A and B of the record at `loc`.
 #[inline]
 pub fn write_version(bytes: &mut [u8], loc: Loc, version: u64) {
     let a = Head::read(bytes, loc).0 & ((1 << VERSION_HIGH_SHIFT) - 1);
@@ -299,12 +382,12 @@ pub fn write_version(bytes: &mut [u8], loc: Loc, version: u64) {
     write_bytes(bytes, loc.offset() + 8, &(version as u32).to_le_bytes());
 }
 
-/// The version of the record at `loc`. Its bits above the 41 stored are those of
+/// The version of the record at `loc`. Its bits above the 40 stored are those of
 /// `slot_version`, the latest of the slot, which no record can be ahead of.
 #[inline]
 pub fn read_version(bytes: &[u8], loc: Loc, head: Head, slot_version: u64) -> u64 {
     let at = loc.offset() + 8;
-    let low = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let low = read_u32(bytes, at).unwrap_or(0);
     let stored = head.0 >> VERSION_HIGH_SHIFT << VERSION_LOW_BITS | u64::from(low);
     let guess = slot_version & !VERSION_MASK | stored;
     if guess > slot_version { guess.saturating_sub(VERSION_MASK + 1) } else { guess }
@@ -340,7 +423,12 @@ pub fn rest_of(bytes: &[u8], loc: Loc, head: Head, segment_shift: u32) -> &[u8] 
 /// Number `index` of the extents of the large record at `loc`.
 pub fn extent_of(bytes: &[u8], loc: Loc, head: Head, index: usize) -> Option<u32> {
     let at = loc.offset() + head.body_at() + index * EXTENT_ID_BYTES;
-    bytes.get(at..at + EXTENT_ID_BYTES).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
+    read_u32(bytes, at)
+}
+
+#[inline]
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
 }
 
 #[inline]
@@ -361,50 +449,101 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const FORMS: [Form; 3] = [Form::Absent, Form::Narrow, Form::Wide];
+
+    fn watch() -> impl Strategy<Value = Watch> {
+        any::<(bool, bool)>().prop_map(|(side, late)| Watch { side, late })
+    }
+
     proptest! {
         #[test]
         fn every_field_reads_back(
-            key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, expiry: bool, large: bool,
+            key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, form in 0usize..3, large: bool,
             refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40,
         ) {
             let mut bytes = [0u8; 32];
             let loc = Loc::at(4);
-            let head = Head::new(key_len, value_len, expiry, large).with_refs(refs);
+            let form = FORMS[form];
+            let head = Head::new(key_len, value_len, form, large).with_refs(refs);
             head.write(&mut bytes, loc);
             let version = slot_version.saturating_sub(age);
             write_version(&mut bytes, loc, version);
             let read = Head::read(&bytes, loc);
             prop_assert_eq!((read.key_len(), read.value_len()), (key_len, value_len));
-            prop_assert_eq!((read.has_expiry(), read.is_large(), read.is_dead()), (expiry, large, false));
+            prop_assert_eq!((read.form(), read.is_large(), read.is_dead()), (form, large, false));
+            prop_assert_eq!(read.has_expiry(), form != Form::Absent);
+            prop_assert_eq!(read.key_at(), [12, 16, 20][form as usize]);
             prop_assert_eq!(read.refs(), refs.min(REFS_MAX));
             prop_assert!(read.into_dead().is_dead());
+            for other in FORMS {
+                prop_assert_eq!(read.with_form(other).form(), other);
+                prop_assert_eq!(read.with_form(other).with_form(form), read);
+            }
             prop_assert_eq!(read_version(&bytes, loc, read, slot_version), version);
             prop_assert_eq!(read.record_bytes(16) % ALIGN_BYTES, 0);
         }
 
+        /// In its least form and in the wide one, wherever the base lies.
         #[test]
-        fn deadlines_read_back_near_and_far(deadline in 1u64..1 << 63, id in 0u16..1 << Bucket::BITS) {
-            let word = ExpiryWord::new(deadline, Bucket::from_id(id));
-            prop_assert_eq!(word.deadline(), Some(deadline));
-            let armed = if deadline < 1 << 52 { Some(Bucket::from_id(id)) } else { None };
-            prop_assert_eq!(word.armed(), armed);
+        fn deadlines_read_back_near_and_far(
+            base in prop_oneof![any::<u64>(), 0u64..1 << 42], bits in 0u32..64, n: u64, before: bool, watch in watch(),
+        ) {
+            let span = n >> bits;
+            let deadline = if before { base.wrapping_sub(span) } else { base.wrapping_add(span) };
+            let deadline = deadline.clamp(1, i64::MAX as u64);
+            let word = ExpiryWord { deadline: Some(deadline), watch };
+            let reached = deadline >= base && deadline - base < (1 << 30) - 1;
+            prop_assert_eq!(Form::of(deadline, base), if reached { Form::Narrow } else { Form::Wide });
+            for form in [Form::of(deadline, base), Form::Wide] {
+                let mut bytes = [0u8; 32];
+                let head = Head::new(0, 0, form, false);
+                word.write(&mut bytes, Loc(1), head, base);
+                let read = ExpiryWord::read(&bytes, Loc(1), head, base);
+                prop_assert_eq!((read.deadline, read.watched()), (word.deadline, word.watched()));
+                prop_assert_eq!(read.watched().is_some(), deadline < 1 << 52);
+                if read.watched().is_some() {
+                    prop_assert_eq!(read.watch, watch);
+                }
+                prop_assert!(bytes[..16].iter().chain(&bytes[4 + head.key_at()..]).all(|&b| b == 0));
+            }
         }
 
         #[test]
-        fn garbage_is_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..64), at in 0u32..20) {
+        fn garbage_is_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..64), at in 0u32..20, base: u64) {
             let loc = Loc(at);
             let head = Head::read(&bytes, loc);
             key_of(&bytes, loc, head);
             value_of(&bytes, loc, head);
             extent_of(&bytes, loc, head, 3);
-            ExpiryWord::read(&bytes, loc, head);
+            ExpiryWord::read(&bytes, loc, head, base);
             read_version(&bytes, loc, head, 0);
         }
     }
 
     #[test]
-    fn no_deadline_is_none() {
-        assert_eq!(ExpiryWord::NONE.deadline(), None);
-        assert_eq!(ExpiryWord::NONE.armed(), None);
+    fn text_is_not_taken_for_a_live_record() {
+        for byte in (b' '..=b'~').chain(0xc2..=0xdf) {
+            assert!(!Head::read(&[byte; 8], Loc(0)).may_be_live(), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn the_narrow_word_ends_where_none_begins() {
+        let base = 1_700_000_000_000;
+        let last = base + (1 << 30) - 2;
+        assert_eq!([base, last].map(|d| Form::of(d, base)), [Form::Narrow; 2]);
+        assert_eq!([base - 1, last + 1, 0, u64::MAX].map(|d| Form::of(d, base)), [Form::Wide; 4]);
+    }
+
+    #[test]
+    fn no_deadline_is_none_in_every_form() {
+        for form in FORMS {
+            let mut bytes = [0xffu8; 32];
+            let head = Head::new(0, 0, form, false);
+            if head.has_expiry() {
+                ExpiryWord::NONE.write(&mut bytes, Loc(0), head, 77);
+            }
+            assert_eq!(ExpiryWord::read(&bytes, Loc(0), head, 77), ExpiryWord::NONE);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! location comes from the slot table, everything else from the record.
 
 use super::At;
-use super::item::{self, ExpiryWord};
+use super::item;
 use super::shard::{Found, Shard};
 use crate::base::{Slot, UnixMillis};
 use crate::command::{Payload, ReplySink, TtlUnit, Value};
@@ -14,10 +14,13 @@ impl Shard {
     /// `GET`: the value or null.
     #[inline]
     pub(super) fn get(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
-        match self.lookup_read(at, key, now) {
-            Some(found) => self.answer(at.slot, found, out),
-            None => out.null(),
-        }
+        let Some((found, deadline)) = self.lookup_dated(at, key, now) else {
+            self.stats.misses += 1;
+            return out.null();
+        };
+        self.stats.hits += 1;
+        let found = self.touch(found);
+        self.answer_dated(at.slot, found, deadline, out);
     }
 
     /// `STRLEN`: the value's length, 0 without the key.
@@ -62,27 +65,37 @@ impl Shard {
     /// A counted lookup that also makes the record more worth keeping.
     #[inline]
     pub(super) fn lookup_read(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
-        let mut found = self.lookup_counted(at, key, now)?;
+        self.lookup_counted(at, key, now).map(|found| self.touch(found))
+    }
+
+    /// Makes a record more worth keeping.
+    #[inline]
+    fn touch(&mut self, mut found: Found) -> Found {
         let refs = self.counted(found);
         if refs != found.head.refs() {
             found.head = found.head.with_refs(refs);
             found.head.write(self.arena.bytes_mut(), found.loc);
         }
-        Some(found)
+        found
     }
 
     /// The deadline of a record.
     #[inline]
     pub(super) fn deadline_of(&self, found: Found) -> Option<u64> {
-        ExpiryWord::read(self.arena.bytes(), found.loc, found.head).deadline()
+        self.arena.expiry_word(found.loc, found.head).deadline
     }
 
     /// Writes a record's value to `out`.
     #[inline]
     pub(super) fn answer(&self, slot: Slot, found: Found, out: &mut impl ReplySink) {
+        self.answer_dated(slot, found, self.deadline_of(found), out);
+    }
+
+    /// Writes the value of a record whose deadline is known to `out`.
+    #[inline]
+    fn answer_dated(&self, slot: Slot, found: Found, expires_at: Option<u64>, out: &mut impl ReplySink) {
         let bytes = self.arena.bytes();
         let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
-        let expires_at = self.deadline_of(found);
         if found.head.is_large() {
             return self.answer_large(found, version, expires_at, out);
         }

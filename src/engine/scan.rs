@@ -1,7 +1,7 @@
 //! Walking the keys, whole slots at a time: a cursor is a slot number, so keys
 //! that stay through a walk are met exactly once however tables grow meanwhile.
 
-use super::item::{self, ExpiryWord, Head};
+use super::item::{self, Head};
 use super::shard::{Shard, is_past};
 use crate::base::{Slot, UnixMillis};
 
@@ -18,7 +18,7 @@ impl Shard {
         {
             for loc in self.index.locations(slot) {
                 let head = Head::read(bytes, loc);
-                if !is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+                if !is_past(self.arena.expiry_word(loc, head).deadline, now) {
                     f(item::key_of(bytes, loc, head));
                     given += 1;
                 }

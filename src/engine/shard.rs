@@ -11,7 +11,7 @@ use super::arena::{Arena, Log, SEGMENT_BYTES_MIN};
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
-use super::item::{ExpiryWord, Head, KEY_BYTES_MAX, Loc, REFS_MAX};
+use super::item::{Head, KEY_BYTES_MAX, Loc, REFS_MAX};
 use super::stats::HandReport;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
 use crate::base::rng::Rng;
@@ -111,14 +111,21 @@ impl Shard {
     /// The record of `key`. One whose deadline has passed is removed here.
     #[inline]
     pub(super) fn lookup(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
+        self.lookup_dated(at, key, now).map(|(found, _)| found)
+    }
+
+    /// The record of `key` with its deadline, which had to be read anyway.
+    #[inline]
+    pub(super) fn lookup_dated(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<(Found, Option<u64>)> {
         let bytes = self.arena.bytes();
         let loc = self.index.find(at.slot, at.hash, key, bytes)?;
         let head = Head::read(bytes, loc);
-        if head.has_expiry() && is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+        let deadline = self.arena.expiry_word(loc, head).deadline;
+        if is_past(deadline, now) {
             self.drop_expired(at.slot, at.hash, loc);
             return None;
         }
-        Some(Found { loc, head })
+        Some((Found { loc, head }, deadline))
     }
 
     /// The longest key accepted: what a header describes, and half a segment holds.

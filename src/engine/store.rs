@@ -10,8 +10,7 @@
 
 use super::At;
 use super::arena::{LARGE_FRACTION, Log};
-use super::expiry::Bucket;
-use super::item::{self, EXTENT_ID_BYTES, ExpiryWord, HEADER_BYTES, Head, Loc};
+use super::item::{self, EXTENT_ID_BYTES, ExpiryWord, Form, HEADER_BYTES, Head, Loc};
 use super::shard::{Found, Shard};
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::OpError;
@@ -52,51 +51,75 @@ impl Shard {
             return Err(OpError::TooLarge);
         }
         let shift = self.arena.segment_shift();
-        let plan = self.shape(at, key, value_len, deadline, found);
+        let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));
+        let form = self.form_appended(log, deadline, now);
+        let plan = self.shape(key, value_len, deadline, found, (log, form));
         if plan.in_place {
             return Ok(plan);
         }
         let size = plan.head.record_bytes(shift);
         if self.make_room(at.slot, plan.log, size, plan.head.extents(shift), Reserve::Keep, now)? {
-            // The old record may have moved or gone; the room was made in this log.
+            // The old record may have moved or gone; the room was made in this log and for this form.
             let found = self.lookup(at, key, now);
-            return Ok(Plan { log: plan.log, ..self.shape(at, key, value_len, deadline, found) });
+            return Ok(self.shape(key, value_len, deadline, found, (log, form)));
         }
         Ok(plan)
     }
 
     #[inline]
-    fn shape(&self, at: At, key: &[u8], value_len: usize, deadline: Option<u64>, found: Option<Found>) -> Plan {
+    fn shape(
+        &self,
+        key: &[u8],
+        value_len: usize,
+        deadline: Option<u64>,
+        found: Option<Found>,
+        (log, form): (Log, Form),
+    ) -> Plan {
         let shift = self.arena.segment_shift();
-        let head = self.head_for(key.len(), value_len, deadline.is_some());
         if let Some(old) = found {
             let same = |head: Head| {
                 head.is_large() == old.head.is_large()
                     && head.extents(shift) == old.head.extents(shift)
                     && head.record_bytes(shift) == old.head.record_bytes(shift)
             };
-            // An expiry word without a deadline is better than a move.
-            let with_word = head.with_expiry();
-            let kept =
-                if same(head) { Some(head) } else { Some(with_word).filter(|&h| old.head.has_expiry() && same(h)) };
-            if let Some(head) = kept {
-                return Plan { found, head: head.with_refs(old.head.refs()), log: Log::Main, in_place: true };
+            let least = self.form_at(old.loc, deadline);
+            // A wider expiry word than is needed is better than a move.
+            let mut kept = [least, old.head.form().max(least)]
+                .into_iter()
+                .map(|form| self.head_for(key.len(), value_len, form))
+                .filter(|&head| same(head));
+            if let Some(head) = kept.next() {
+                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: true };
             }
-            let log = self.arena.log_of(old.loc);
-            return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: false };
         }
-        let (log, refs) = self.hand.welcome(self.policy, at.hash);
+        let head = self.head_for(key.len(), value_len, form);
+        let refs = found.map_or(0, |old| old.head.refs());
         Plan { found, head: head.with_refs(refs), log, in_place: false }
+    }
+
+    /// The least form of a record at `loc` that holds `deadline`.
+    #[inline]
+    pub(super) fn form_at(&self, loc: Loc, deadline: Option<u64>) -> Form {
+        deadline.map_or(Form::Absent, |deadline| Form::of(deadline, self.arena.base(loc)))
+    }
+
+    /// A form that holds `deadline` in a record that is appended to `log` now, whether a segment
+    /// takes it that is open or one that is opened on the way: it stays right while room is made.
+    #[inline]
+    pub(super) fn form_appended(&self, log: Log, deadline: Option<u64>, now: UnixMillis) -> Form {
+        let Some(deadline) = deadline else { return Form::Absent };
+        let open = self.arena.open_bases(log).map(|base| Form::of(deadline, base));
+        open.fold(Form::of(deadline, now.0), Form::max)
     }
 
     /// The head of a record: large if it is longer than half a segment and the
     /// value, not the key, makes it so.
     #[inline]
-    pub(super) fn head_for(&self, key_len: usize, value_len: usize, has_expiry: bool) -> Head {
+    pub(super) fn head_for(&self, key_len: usize, value_len: usize, form: Form) -> Head {
         let half = self.arena.segment_bytes() / LARGE_FRACTION;
-        let head = Head::new(key_len, value_len, has_expiry, false);
+        let head = Head::new(key_len, value_len, form, false);
         if head.record_bytes(self.arena.segment_shift()) > half && value_len > half / 2 {
-            return Head::new(key_len, value_len, has_expiry, true);
+            return Head::new(key_len, value_len, form, true);
         }
         head
     }
@@ -129,7 +152,7 @@ impl Shard {
         version: u64,
         now: UnixMillis,
     ) {
-        let word = ExpiryWord::read(self.arena.bytes(), old.loc, old.head);
+        let before = self.arena.expiry_word(old.loc, old.head);
         if head.key_at() != old.head.key_at() {
             let key = old.loc.offset() + old.head.key_at();
             self.arena.copy_within(key..key + head.key_len(), old.loc.offset() + head.key_at());
@@ -140,11 +163,8 @@ impl Shard {
         );
         head.write(self.arena.bytes_mut(), old.loc);
         item::write_version(self.arena.bytes_mut(), old.loc, version);
-        self.count_deadlines(word.deadline().is_some(), deadline.is_some());
-        if head.has_expiry() {
-            let word = self.arm(old.loc, deadline, word.armed(), now);
-            word.write(self.arena.bytes_mut(), old.loc);
-        }
+        self.count_deadlines(before.deadline.is_some(), deadline.is_some());
+        self.set_expiry_word(Found { loc: old.loc, head }, before, deadline, now);
         if head.is_large() {
             self.fill_extents(old.loc, old.head, head, value);
         } else {
@@ -175,9 +195,7 @@ impl Shard {
         };
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);
-        if head.has_expiry() {
-            self.arm(loc, deadline, None, now).write(self.arena.bytes_mut(), loc);
-        }
+        self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
         self.write_at(loc.offset() + head.key_at(), key);
         if head.is_large() {
             self.fill_extents(loc, head.with_value_len(0), head, value);
@@ -232,37 +250,38 @@ impl Shard {
         id
     }
 
-    /// The expiry word for `deadline`, and the entry in the wheel that it needs:
-    /// none if `armed`, the bucket that watches the record now, is early enough.
+    /// Writes the expiry word for `deadline`, if the record has room for one, and
+    /// sees to it that the wheel watches the record. `before` is what the word said
+    /// while the record lay where it lies.
     #[inline]
-    pub(super) fn arm(
+    pub(super) fn set_expiry_word(
         &mut self,
-        loc: Loc,
+        Found { loc, head }: Found,
+        before: ExpiryWord,
         deadline: Option<u64>,
-        armed: Option<Bucket>,
         now: UnixMillis,
-    ) -> ExpiryWord {
-        let Some(deadline) = deadline else { return ExpiryWord::NONE };
-        let bucket = self.wheel.place(deadline, now.0);
-        if ExpiryWord::is_far(deadline) {
-            return ExpiryWord::new(deadline, bucket);
+    ) {
+        if !head.has_expiry() {
+            return;
         }
-        match armed {
-            Some(armed) if !self.wheel.is_before(bucket, armed) => ExpiryWord::new(deadline, armed),
-            _ => {
-                self.wheel.push(bucket, loc);
-                ExpiryWord::new(deadline, bucket)
-            }
+        let mut word = ExpiryWord { deadline, ..ExpiryWord::NONE };
+        if let Some(watched) = word.watched() {
+            word.watch = match before.watched() {
+                Some(until) => self.wheel.change(loc, (until, before.watch), watched, now.0),
+                None => self.wheel.file(loc, watched, now.0),
+            };
         }
+        self.arena.write_expiry_word(loc, head, word);
     }
 
     pub(super) fn count_deadlines(&mut self, before: bool, after: bool) {
         self.keys_with_expiry = self.keys_with_expiry + u64::from(after) - u64::from(before);
     }
 
-    /// Writes the live record at `old` again at the end of `log` under `head`,
-    /// whose body may be longer; the new bytes of the body are the caller's to
-    /// write. Extents change hands. Answers `None` if the open segment has no room.
+    /// Writes the live record at `old` again at the end of `log` under `head`, whose form
+    /// is from [`Shard::form_appended`] and whose body may be longer; the new bytes of the
+    /// body are the caller's to write. Extents change hands. Answers `None` if no open
+    /// segment has room.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn relocate(
         &mut self,
@@ -286,9 +305,7 @@ impl Shard {
         self.count_deadlines(self.deadline_of(old).is_some(), deadline.is_some());
         self.arena.copy_within(from..from + HEADER_BYTES, loc.offset());
         head.write(self.arena.bytes_mut(), loc);
-        if head.has_expiry() {
-            self.arm(loc, deadline, None, now).write(self.arena.bytes_mut(), loc);
-        }
+        self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
         let rest = head.key_len() + old.head.body_len(shift).min(head.body_len(shift));
         let key = from + old.head.key_at();
         self.arena.copy_within(key..key + rest, loc.offset() + head.key_at());
@@ -306,8 +323,7 @@ impl Shard {
     /// Marks a record dead that the slot tables no longer hold, and frees its extents.
     fn retire(&mut self, loc: Loc) -> usize {
         let head = Head::read(self.arena.bytes(), loc);
-        let word = ExpiryWord::read(self.arena.bytes(), loc, head);
-        self.count_deadlines(word.deadline().is_some(), false);
+        self.count_deadlines(self.arena.expiry_word(loc, head).deadline.is_some(), false);
         if head.is_large() {
             self.arena.free_extents(loc, head);
         }

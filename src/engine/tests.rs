@@ -8,13 +8,15 @@
 //! are equal to the letter. After each sequence the log, the tables, the wheel and
 //! the account are walked and compared.
 
-use super::item::{self, ExpiryWord};
+use super::expiry::Bucket;
+use super::item;
 use super::*;
 use crate::base::UnixMillis;
 use crate::command::{Condition, ExpireCondition, Expiry, Op, OpError, ReplySink, SetReply, TtlUnit, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+mod deadlines;
 mod model;
 mod semantics;
 mod space;
@@ -134,17 +136,17 @@ impl Shard {
     /// Walks everything and compares the counts.
     fn check(&self) {
         let (mut live, mut extents, mut with_expiry) = (0, 0, 0);
-        let filed: std::collections::BTreeSet<(u16, u32)> =
-            self.wheel.all().iter().map(|(bucket, loc)| (bucket.id(), loc.0)).collect();
+        let mut filed = BTreeMap::<u32, Vec<Bucket>>::new();
+        self.wheel.all().iter().for_each(|&(bucket, loc)| filed.entry(loc.0).or_default().push(bucket));
         self.arena.walk(|loc, head| {
             live += 1;
             extents += head.extents(self.arena.segment_shift());
             let (slot, hash) = self.index.address(loc, self.arena.bytes());
             assert!(self.index.holds(slot, hash, loc), "a live record at {loc:?} is not in its table");
-            let word = ExpiryWord::read(self.arena.bytes(), loc, head);
-            with_expiry += u64::from(word.deadline().is_some());
-            if let Some(bucket) = word.armed() {
-                assert!(filed.contains(&(bucket.id(), loc.0)), "no entry in the wheel watches the record at {loc:?}");
+            let word = self.arena.expiry_word(loc, head);
+            with_expiry += u64::from(word.deadline.is_some());
+            if let Some(deadline) = word.watched() {
+                self.wheel.check(deadline, word.watch, filed.get(&loc.0).into_iter().flatten().copied());
             }
             let version = item::read_version(self.arena.bytes(), loc, head, self.index.version(slot));
             assert!(version <= self.index.version(slot) && version > 0);

@@ -96,7 +96,7 @@ impl Shard {
         if len > self.value_bytes_max {
             return Err(OpError::TooLarge);
         }
-        if self.head_for(key.len(), len, old.head.has_expiry()).is_large() && !old.head.is_large() {
+        if self.head_for(key.len(), len, old.head.form()).is_large() && !old.head.is_large() {
             return self.append_into_large(at, key, tail, old, now);
         }
         // A value that is large already stays so: the heads differ in length alone.
@@ -105,8 +105,10 @@ impl Shard {
         let more_extents = head.extents(shift) - old.head.extents(shift);
         let (mut place, mut from, mut rest) = (old, old.head.value_len(), Vec::new());
         if head.record_bytes(shift) != old.head.record_bytes(shift) || more_extents > 0 {
-            let size = head.record_bytes(shift);
+            let deadline = self.deadline_of(old);
             let log = self.arena.log_of(old.loc);
+            let form = self.form_appended(log, deadline, now);
+            let size = head.with_form(form).record_bytes(shift);
             if self.make_room(at.slot, log, size, more_extents, Reserve::Keep, now)? {
                 match self.lookup(at, key, now) {
                     Some(moved) => place = moved,
@@ -119,8 +121,7 @@ impl Shard {
                 rest = item::rest_of(self.arena.bytes(), place.loc, place.head, shift).to_vec();
                 from -= rest.len();
             }
-            let head = place.head.with_value_len(len);
-            let deadline = self.deadline_of(place);
+            let head = place.head.with_value_len(len).with_form(form);
             match self.relocate(at.slot, at.hash, place, log, head, deadline, now) {
                 Some(loc) => place = Found { loc, head },
                 None => return Err(OpError::OutOfMemory),

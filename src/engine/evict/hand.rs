@@ -21,7 +21,7 @@ use crate::base::rng::Rng;
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::OpError;
 use crate::engine::arena::{Arena, Log};
-use crate::engine::item::{ExpiryWord, Head, Loc};
+use crate::engine::item::{Head, Loc};
 use crate::engine::shard::{Found, Shard, is_past};
 use crate::engine::store::Reserve;
 
@@ -224,7 +224,7 @@ impl Shard {
             let kept = self.segments_kept(needed, reserve);
             if self.segments_free() >= needed as isize + growth + kept {
                 if opens {
-                    self.hand.debt += self.arena.open_next(log).ok_or(OpError::OutOfMemory)? as i64;
+                    self.hand.debt += self.arena.open_next(log, now).ok_or(OpError::OutOfMemory)? as i64;
                     let segments = self.segments_allowed();
                     self.hand.reads.fade(segments);
                 }
@@ -317,7 +317,7 @@ impl Shard {
         let bytes = self.arena.bytes();
         let (slot, hash) = self.index.address(loc, bytes);
         let freed = (size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift())) as i64;
-        if is_past(ExpiryWord::read(bytes, loc, head).deadline(), now) {
+        if is_past(self.arena.expiry_word(loc, head).deadline, now) {
             self.drop_expired(slot, hash, loc);
             self.hand.debt -= freed;
             return Step::Done;
@@ -346,17 +346,15 @@ impl Shard {
 
     /// Writes a record again at the end of `log`, with another count.
     fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, log: Log, refs: u64, now: UnixMillis) -> bool {
-        let size = found.head.record_bytes(self.arena.segment_shift());
-        if !self.arena.fits(log, size) {
+        let deadline = self.deadline_of(found);
+        let head = found.head.with_refs(refs).with_form(self.form_appended(log, deadline, now));
+        if !self.arena.fits(log, head.record_bytes(self.arena.segment_shift())) {
             if self.segments_free() < 1 {
                 return false;
             }
-            let Some(tail) = self.arena.open_next(log) else { return false };
+            let Some(tail) = self.arena.open_next(log, now) else { return false };
             self.hand.debt += tail as i64;
         }
-        let deadline = self.deadline_of(found);
-        let head = found.head.with_refs(refs);
-        let head = if deadline.is_none() { head.without_expiry() } else { head };
         let done = self.relocate(slot, hash, found, log, head, deadline, now).is_some();
         self.stats.reinserted += u64::from(done);
         done

@@ -70,13 +70,10 @@ impl Reads {
 }
 
 impl Hand {
-    /// Where a key that is not stored goes, and the reference count it starts with.
+    /// Where a key that is not stored goes.
     #[inline]
-    pub fn welcome(&self, policy: Policy, hash: KeyHash) -> (Log, u64) {
-        match policy {
-            Policy::S3Fifo if !self.ghost.remembers(hash) => (Log::Small, 0),
-            _ => (Log::Main, 0),
-        }
+    pub fn welcome(&self, policy: Policy, hash: KeyHash) -> Log {
+        if policy == Policy::S3Fifo && !self.ghost.remembers(hash) { Log::Small } else { Log::Main }
     }
 }
 

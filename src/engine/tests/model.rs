@@ -25,6 +25,7 @@ enum Step {
     Ttl(u8),
     Exists(u8),
     Wait(u64),
+    SetBack(u64),
     Advance(usize),
     Flush,
     Scan,
@@ -51,7 +52,10 @@ impl Span {
     }
 }
 
-const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const YEAR_MS: u64 = 365 * DAY_MS;
+/// The clock is never set back to before this.
+const EARLIEST: u64 = YEAR_MS;
 
 fn span() -> impl Strategy<Value = Span> {
     prop_oneof![
@@ -60,6 +64,7 @@ fn span() -> impl Strategy<Value = Span> {
         3 => (1i64..3000).prop_map(Span::In),
         2 => (1i64..3_000_000).prop_map(Span::In),
         1 => (1i64..3 * YEAR_MS as i64).prop_map(Span::In),
+        2 => (-5000i64..5000).prop_map(|ms| Span::In((1 << 30) + ms)),
         1 => (-5i64..5).prop_map(Span::At),
         1 => Just(Span::In(1 << 60)),
     ]
@@ -87,7 +92,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => key.clone().prop_map(Step::Persist),
         1 => key.clone().prop_map(Step::Ttl),
         1 => key.prop_map(Step::Exists),
-        3 => prop_oneof![0u64..50, 0u64..5000, 0u64..YEAR_MS].prop_map(Step::Wait),
+        4 => prop_oneof![0u64..50, 0u64..5000, 0u64..20 * DAY_MS, 0u64..YEAR_MS].prop_map(Step::Wait),
+        1 => prop_oneof![0u64..50, 0u64..5000, 0u64..20 * DAY_MS, 0u64..2 * YEAR_MS].prop_map(Step::SetBack),
         3 => (0usize..300).prop_map(Step::Advance),
         1 => (0u8..8).prop_map(|n| if n == 0 { Step::Flush } else { Step::Scan }),
         2 => (0u16..400).prop_map(Step::Fill),
@@ -99,6 +105,8 @@ struct Twin {
     model: BTreeMap<Vec<u8>, Entry>,
     versions: BTreeMap<u16, u64>,
     now: u64,
+    /// The latest time that the clock has shown.
+    latest: u64,
     writes: u64,
     /// Whether the shard may have fewer keys than the model.
     evicts: bool,
@@ -108,7 +116,8 @@ impl Twin {
     fn new(budget_bytes: u64, policy: Policy) -> Self {
         let evicts = policy != Policy::NoEviction && budget_bytes < 64 << 20;
         let shard = shard(budget_bytes, policy);
-        Self { shard, model: BTreeMap::new(), versions: BTreeMap::new(), now: 1_700_000_000_000, writes: 0, evicts }
+        let now = 1_700_000_000_000;
+        Self { shard, model: BTreeMap::new(), versions: BTreeMap::new(), now, latest: now, writes: 0, evicts }
     }
 
     fn key(n: u8) -> Vec<u8> {
@@ -118,7 +127,7 @@ impl Twin {
         }
     }
 
-    /// What the model holds now; what has expired is forgotten.
+    /// What the model holds now; what has expired is forgotten, as it is by the shard when it is asked next.
     fn model_entry(&mut self, key: &[u8]) -> Option<Entry> {
         if self.model.get(key).is_some_and(|e| e.deadline.is_some_and(|d| d < self.now)) {
             self.model.remove(key);
@@ -126,14 +135,19 @@ impl Twin {
         self.model.get(key).cloned()
     }
 
-    /// Brings the model in line if the shard has lost the key, which only eviction may do.
+    /// Whether the shard may lack a key of the model: evicted, or expired before the clock was set back.
+    fn may_lack(&self, entry: &Entry) -> bool {
+        self.evicts || entry.deadline.is_some_and(|deadline| deadline < self.latest)
+    }
+
+    /// Brings the model in line if the shard has lost the key.
     fn reconcile(&mut self, key: &[u8]) -> Option<Entry> {
         let entry = self.model_entry(key);
         let exists = run(&mut self.shard, key, Op::Exists, self.now) == Answer::Integer(1);
         match (&entry, exists) {
             (None, true) => panic!("{key:?} came back from the dead"),
-            (Some(_), false) => {
-                assert!(self.evicts, "{key:?} was lost without eviction");
+            (Some(entry), false) => {
+                assert!(self.may_lack(entry), "{key:?} was lost without eviction");
                 self.model.remove(key);
                 return None;
             }
@@ -151,7 +165,7 @@ impl Twin {
     fn expect_value(&mut self, answer: &Answer, entry: Option<&Entry>) {
         match (answer, entry) {
             (Answer::Null, None) => {}
-            (Answer::Null, Some(_)) if self.evicts => {}
+            (Answer::Null, Some(entry)) if self.may_lack(entry) => {}
             (Answer::Value { bytes, version, expires_at }, Some(entry)) => {
                 assert!(bytes == &entry.value, "a value that was never the latest");
                 assert_eq!((version, expires_at), (&entry.version, &entry.deadline));
@@ -215,7 +229,11 @@ impl Twin {
             Step::Exists(key) => {
                 self.reconcile(&Self::key(key));
             }
-            Step::Wait(ms) => self.now += ms,
+            Step::Wait(ms) => {
+                self.now += ms;
+                self.latest = self.latest.max(self.now);
+            }
+            Step::SetBack(ms) => self.now = self.now.saturating_sub(ms).max(EARLIEST),
             Step::Advance(work) => {
                 self.shard.advance(UnixMillis(self.now), work);
             }
@@ -383,9 +401,8 @@ impl Twin {
         }
         if !self.evicts {
             let own = seen.iter().filter(|key| !key.starts_with(b"fill:")).count();
-            let now = self.now;
-            let alive = self.model.values().filter(|e| e.deadline.is_none_or(|d| d >= now)).count();
-            assert_eq!(own, alive);
+            let alive = |now: u64| self.model.values().filter(|e| e.deadline.is_none_or(|d| d >= now)).count();
+            assert!((alive(self.latest)..=alive(self.now)).contains(&own));
         }
     }
 
@@ -409,9 +426,15 @@ impl Twin {
         for n in 0..24 {
             self.step(&Step::Get(n));
         }
-        self.now += 4 * YEAR_MS;
+        self.now = self.latest + 4 * YEAR_MS;
         settle(&mut self.shard, self.now);
         self.shard.check();
+        let mut overdue = 0;
+        self.shard.arena.walk(|loc, head| {
+            let deadline = self.shard.arena.expiry_word(loc, head).watched();
+            overdue += u64::from(deadline.is_some_and(|deadline| deadline + 10 < self.now));
+        });
+        assert_eq!(overdue, 0, "what is past is removed though nobody asks for it");
         self.model.retain(|_, entry| entry.deadline.is_none_or(|d| d >= self.now));
         for n in 0..24 {
             self.step(&Step::Get(n));

@@ -157,7 +157,7 @@ fn large_values_push_out_and_are_pushed_out() {
         s.check();
     }
     assert!(s.stats().evicted > 150);
-    for n in 0..100_000 {
+    for n in 0..250_000 {
         set(&mut s, &key(1000 + n), &[1; 100], Expiry::Never, NOW);
     }
     assert_eq!(s.arena.extent_count(), 0, "small values push large ones out");

@@ -1,7 +1,7 @@
 //! Entries of the wheel whose memory has been written over.
 
 use super::arena::Log;
-use super::item::{Head, Loc, write_version};
+use super::item::{Form, Head, Loc, write_version};
 use super::*;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -21,8 +21,7 @@ fn an_entry_that_points_into_a_value_is_not_believed() {
     set(&mut s, b"second", b"v", Expiry::In(5000), NOW);
     let stale = locate(&s, b"second");
     let segment = stale.offset() >> s.arena.segment_shift();
-    let bytes = s.arena.bytes();
-    let word = ExpiryWord::read(bytes, stale, Head::read(bytes, stale));
+    let word = s.arena.expiry_word(stale, Head::read(s.arena.bytes(), stale));
     for key in [&b"first"[..], b"second"] {
         run(&mut s, key, Op::Del, NOW);
     }
@@ -33,22 +32,23 @@ fn an_entry_that_points_into_a_value_is_not_believed() {
     }
     let victim = others.pop().expect("the last one lies in the next segment");
     others.iter().for_each(|key| drop(run(&mut s, key, Op::Del, NOW)));
-    s.arena.open_next(Log::Main).expect("a segment is free");
+    s.arena.open_next(Log::Main, UnixMillis(NOW)).expect("a segment is free");
     let parked = s.arena.open_segments().next().expect("the victim's");
     s.arena.seal(parked);
     assert_eq!(s.arena.open_segments().last(), Some(segment as u32), "the segment freed last is used first");
 
     let mut forged = vec![0; 64];
-    Head::new(victim.len(), 0, true, false).write(&mut forged, Loc::at(0));
+    let head = Head::new(victim.len(), 0, Form::Narrow, false);
+    head.write(&mut forged, Loc::at(0));
     write_version(&mut forged, Loc::at(0), 1);
-    word.write(&mut forged, Loc::at(0));
-    forged[20..20 + victim.len()].copy_from_slice(&victim);
+    word.write(&mut forged, Loc::at(0), head, NOW);
+    forged[head.key_at()..head.key_at() + victim.len()].copy_from_slice(&victim);
     let mut value = vec![0; 5000];
     let start = stale.offset() - (segment << s.arena.segment_shift()) - 12 - b"cover".len();
     value[start..start + forged.len()].copy_from_slice(&forged);
     set(&mut s, b"cover", &value, Expiry::Never, NOW);
-    let bytes = s.arena.bytes();
-    assert_eq!(ExpiryWord::read(bytes, stale, Head::read(bytes, stale)), word, "the forgery is in place");
+    assert_eq!(Head::read(s.arena.bytes(), stale).key_len(), victim.len(), "the forgery is in place");
+    assert_eq!(s.arena.expiry_word(stale, Head::read(s.arena.bytes(), stale)), word);
     assert!(s.arena.may_hold(stale));
 
     assert_eq!(s.wheel.entries(), 1);
