@@ -8,7 +8,7 @@ use super::evict::{Grace, Step};
 use super::expiry::Bucket;
 use super::item::{ExpiryWord, Head, Loc};
 use super::shard::{Shard, is_past};
-use crate::base::UnixMillis;
+use crate::base::{KeyHash, Slot, UnixMillis};
 
 /// Stale entries of the wheel that are tolerated however few keys have a deadline.
 const STALE_ENTRIES_MAX: u64 = 64 << 10;
@@ -18,6 +18,19 @@ const SEGMENT_BYTES_PER_STALE_ENTRY: u64 = 8;
 const SWEEP_PER_WRITE: usize = 4;
 /// How far ahead in the wheel records are prefetched.
 const PREFETCH_AHEAD: usize = 8;
+
+/// Records of which `volatile-ttl` evicts the soonest.
+const SOONEST_SAMPLE: usize = 8;
+
+/// A live record that an entry of the wheel led to.
+#[derive(Clone, Copy)]
+struct Watched {
+    loc: Loc,
+    head: Head,
+    word: ExpiryWord,
+    slot: Slot,
+    hash: KeyHash,
+}
 
 impl Shard {
     /// Does up to `work_max` small pieces of background work. Answers whether it
@@ -88,9 +101,34 @@ impl Shard {
         done
     }
 
-    /// Evicts one of the records whose deadlines come soonest. Answers `false` if none has a deadline.
-    pub(super) fn evict_soonest(&mut self, _now: UnixMillis) -> bool {
-        false
+    /// Evicts the record whose deadline comes soonest of some that are due soon: as in
+    /// Redis, a sample decides. Answers `false` if no record has a deadline.
+    pub(super) fn evict_soonest(&mut self, now: UnixMillis) -> bool {
+        let mut soonest: Option<(Watched, u64)> = None;
+        let mut others = [None; SOONEST_SAMPLE];
+        let mut seen = 0;
+        while seen < SOONEST_SAMPLE
+            && let Some((bucket, loc)) = self.wheel.next_soonest()
+        {
+            let Some((found, deadline)) = self.watched(bucket, loc, now) else { continue };
+            let later = match soonest {
+                Some((_, best)) if best <= deadline => Some((found, deadline)),
+                _ => soonest.replace((found, deadline)),
+            };
+            others[seen] = later;
+            seen += 1;
+        }
+        for (other, deadline) in others.into_iter().flatten() {
+            self.file_again(other, deadline, now);
+        }
+        let Some((found, _)) = soonest else { return false };
+        if is_past(found.word.deadline, now) {
+            self.drop_expired(found.slot, found.hash, found.loc);
+        } else {
+            self.stats.evicted += 1;
+            self.stats.evicted_bytes += self.drop_record(found.slot, found.hash, found.loc) as u64;
+        }
+        true
     }
 
     /// Gives back up to `pieces_max` tables and blocks of a flushed keyspace; answers how many.
@@ -113,29 +151,35 @@ impl Shard {
     /// Acts on an entry that came out of `bucket`: drops it if it is stale,
     /// removes the record if it has expired, files it again otherwise.
     fn settle(&mut self, bucket: Bucket, loc: Loc, now: UnixMillis) {
+        let Some((found, deadline)) = self.watched(bucket, loc, now) else { return };
+        if is_past(found.word.deadline, now) {
+            self.drop_expired(found.slot, found.hash, found.loc);
+        } else {
+            self.file_again(found, deadline, now);
+        }
+    }
+
+    /// The live record that an entry out of `bucket` watches, with its deadline, unless the entry is stale.
+    fn watched(&self, bucket: Bucket, loc: Loc, now: UnixMillis) -> Option<(Watched, u64)> {
         if !self.arena.may_hold(loc) {
-            return;
+            return None;
         }
         let bytes = self.arena.bytes();
         let head = Head::read(bytes, loc);
         let word = self.arena.expiry_word(loc, head);
-        let Some(deadline) = word.watched() else { return };
-        let expired = is_past(word.deadline, now);
-        if !expired && !self.wheel.may_watch(bucket, deadline, word.watch) {
-            return;
+        let deadline = word.watched()?;
+        if !is_past(word.deadline, now) && !self.wheel.may_watch(bucket, deadline, word.watch) {
+            return None;
         }
         // The bytes look like a record that this entry is for; only the slot
         // table knows whether one really starts here.
         let (slot, hash) = self.index.address(loc, bytes);
-        if !self.index.holds(slot, hash, loc) {
-            return;
-        }
-        if expired {
-            self.drop_expired(slot, hash, loc);
-        } else {
-            let watch = self.wheel.file(loc, deadline, now.0);
-            self.arena.write_expiry_word(loc, head, ExpiryWord { watch, ..word });
-        }
+        self.index.holds(slot, hash, loc).then_some((Watched { loc, head, word, slot, hash }, deadline))
+    }
+
+    fn file_again(&mut self, found: Watched, deadline: u64, now: UnixMillis) {
+        let watch = self.wheel.file(found.loc, deadline, now.0);
+        self.arena.write_expiry_word(found.loc, found.head, ExpiryWord { watch, ..found.word });
     }
 
     fn wheel_is_littered(&self) -> bool {

@@ -306,6 +306,19 @@ impl Wheel {
         }
     }
 
+    /// Takes an entry out of the bucket that falls due soonest, although it has not yet.
+    pub fn next_soonest(&mut self) -> Option<(Bucket, Loc)> {
+        let next = self.next_event().map(|(_, bucket)| bucket);
+        let buckets =
+            self.due.into_iter().chain(next).flat_map(|bucket| (0..SIDES).map(move |side| bucket.on_side(side)));
+        for bucket in buckets {
+            if let Some(loc) = self.pop(bucket) {
+                return Some((bucket, loc));
+            }
+        }
+        None
+    }
+
     /// The entry that comes after `ahead` others in the bucket being emptied, as a hint for prefetching.
     pub fn upcoming(&self, ahead: usize) -> Option<Loc> {
         let bucket = self.due?;

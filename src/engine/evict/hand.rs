@@ -20,7 +20,7 @@ use super::{Ghost, Policy};
 use crate::base::rng::Rng;
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::OpError;
-use crate::engine::arena::{Arena, Log};
+use crate::engine::arena::Log;
 use crate::engine::item::{Head, Loc};
 use crate::engine::shard::{Found, Shard, is_past};
 use crate::engine::store::Reserve;
@@ -48,6 +48,8 @@ const MOST_DEAD_FRACTION: usize = 2;
 const OLDEST_DEAD_FRACTION: usize = 10;
 /// Without eviction a segment is worth walking if one part in so many is dead.
 const COMPACT_FRACTION: usize = 32;
+/// Where records can be evicted one by one, so much must be dead: the rest of the segment is copied.
+const COMPACT_AFTER_EVICTING_FRACTION: usize = 8;
 
 /// Where the hand stands, and what it remembers.
 pub struct Hand {
@@ -362,7 +364,11 @@ impl Shard {
 
     /// Puts the hand on the next segment.
     fn hand_arrive(&mut self, grace: &Grace, now: UnixMillis) -> Step {
-        if let Some(next) = self.choose_segment() {
+        let next = self.choose_segment();
+        if next.is_none() && self.policy == Policy::VolatileTtl && self.evict_soonest(now) {
+            return Step::Done;
+        }
+        if let Some(next) = next.or_else(|| self.most_dead(COMPACT_FRACTION)) {
             self.arena.drain(next);
             self.hand.at = Some((next, 0));
             return Step::Done;
@@ -372,8 +378,7 @@ impl Shard {
             self.arena.seal(open);
             return Step::Done;
         }
-        let evicted = self.policy == Policy::VolatileTtl && self.evict_soonest(now);
-        if evicted { Step::Done } else { Step::Stuck }
+        Step::Stuck
     }
 
     /// Whether walking the open segment would win anything.
@@ -386,15 +391,20 @@ impl Shard {
     }
 
     fn choose_segment(&mut self) -> Option<u32> {
-        let segment_bytes = self.arena.segment_bytes();
-        let holds_dead = |arena: &Arena, id: u32, fraction: usize| arena.dead_in(id) >= segment_bytes / fraction;
-        if self.policy.compacts() {
-            return self.arena.most_dead().filter(|&id| holds_dead(&self.arena, id, COMPACT_FRACTION));
+        match self.policy {
+            Policy::NoEviction => return self.most_dead(COMPACT_FRACTION),
+            Policy::VolatileTtl => return self.most_dead(COMPACT_AFTER_EVICTING_FRACTION),
+            _ => {}
         }
         let oldest = self.next_segment()?;
-        if holds_dead(&self.arena, oldest, OLDEST_DEAD_FRACTION) {
+        if self.arena.dead_in(oldest) >= self.arena.segment_bytes() / OLDEST_DEAD_FRACTION {
             return Some(oldest);
         }
-        self.arena.most_dead().filter(|&id| holds_dead(&self.arena, id, MOST_DEAD_FRACTION)).or(Some(oldest))
+        self.most_dead(MOST_DEAD_FRACTION).or(Some(oldest))
+    }
+
+    /// The sealed segment with most dead bytes, if one part in `fraction` of it is dead.
+    fn most_dead(&self, fraction: usize) -> Option<u32> {
+        self.arena.most_dead().filter(|&id| self.arena.dead_in(id) >= self.arena.segment_bytes() / fraction)
     }
 }

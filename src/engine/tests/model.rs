@@ -293,7 +293,7 @@ impl Twin {
 
     /// Only a shard without eviction, or a value out of all proportion, may meet a refusal.
     fn may_refuse(&self) {
-        assert!(self.shard.policy == Policy::NoEviction, "refused although everything may be evicted");
+        assert!(self.shard.policy.compacts(), "refused although everything may be evicted");
     }
 
     fn append(&mut self, key: &[u8], len: usize) {
@@ -475,5 +475,16 @@ proptest! {
         }
         twin.finish();
         assert_eq!(twin.shard.stats().evicted, 0);
+    }
+
+    #[test]
+    fn a_shard_that_evicts_by_deadline_refuses_or_misses_and_is_never_wrong(
+        steps in proptest::collection::vec(step(), 1..250),
+    ) {
+        let mut twin = Twin::new(Shard::BUDGET_BYTES_MIN, Policy::VolatileTtl);
+        for step in &steps {
+            twin.step(step);
+        }
+        twin.finish();
     }
 }

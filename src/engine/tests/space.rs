@@ -327,3 +327,29 @@ fn a_scan_leaves_the_hot_set_alone_under_s3fifo() {
     let (before, after) = (hit_ratio(Policy::S3Fifo, false), hit_ratio(Policy::S3Fifo, true));
     assert!(before - after < 0.02, "{before} without and {after} with the scan");
 }
+
+#[test]
+fn volatile_ttl_evicts_the_soonest_and_nothing_without_a_deadline() {
+    let mut s = shard(4 << 20, Policy::VolatileTtl);
+    for n in 0..10_000 {
+        assert!(is_ok(&set(&mut s, &key(n), &[1; 64], Expiry::Never, NOW)));
+    }
+    // Deadlines in no order: the key's number times a prime, up to an hour.
+    let ttl = |n: u64| 1 + n * 7_919_993 % 3_600_000;
+    for n in 10_000..60_000 {
+        assert!(is_ok(&set(&mut s, &key(n), &[1; 64], Expiry::In(ttl(n) as i64), NOW)));
+    }
+    s.check();
+    assert!((0..10_000).all(|n| get(&mut s, &key(n), NOW).is_some()), "keys without a deadline stay");
+    let left: Vec<u64> = (10_000..60_000).filter(|&n| get(&mut s, &key(n), NOW).is_some()).collect();
+    assert!(s.stats().evicted > 20_000 && left.len() > 15_000, "{} evicted, {} left", s.stats().evicted, left.len());
+    let mean = |ns: &[u64]| ns.iter().map(|&n| ttl(n)).sum::<u64>() / ns.len() as u64;
+    let gone: Vec<u64> = (10_000..60_000).filter(|n| !left.contains(n)).collect();
+    assert!(mean(&left) > mean(&gone) * 2, "left {} ms on average, gone {} ms", mean(&left), mean(&gone));
+    let mut n = 100_000;
+    while is_ok(&set(&mut s, &key(n), &[1; 64], Expiry::Never, NOW)) {
+        n += 1;
+    }
+    assert!(s.keys_with_expiry() == 0 && n > 110_000, "refused only when nothing with a deadline is left");
+    s.check();
+}
