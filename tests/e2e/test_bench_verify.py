@@ -5,6 +5,7 @@ The lies are real ones: a second client changes what the server has while the lo
 
 import contextlib
 import shutil
+import signal
 import time
 
 import pytest
@@ -124,6 +125,20 @@ def test_replies_that_never_come(server, protocol, stall):
         done = running.end()
     assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within ")
     assert "requests were never answered" in done.out, done
+
+
+@pytest.mark.parametrize("pace", [["--closed"], ["--rate", 500]], ids=["closed", "open"])
+def test_a_server_that_is_silent_for_good_ends_a_run_by_count(pace, tmp_path):
+    """No connection comes about any more, and the requests that are left are never made."""
+    with Redis(tmp_path) as server:
+        shape = ["--protocol", "resp3", "--connections", 2, "--keys", KEYS, "--timeout", "500ms", *pace]
+        target = ["--target", f"127.0.0.1:{server.port}"]
+        with Running(*target, *shape, "--requests", 10_000_000, "--json") as running:
+            running.until(lambda: under_way(server))
+            server.process.send_signal(signal.SIGSTOP)
+            done = running.end(limit=30)
+    assert (done.code, done.err) == (FAILED, "") and done.counts["lost"] > 0, done
+    assert any("lost: no reply to a " in example for example in done.run["examples"]), done
 
 
 @pytest.mark.parametrize("protocol", ["memcache-text", "memcache-meta"])

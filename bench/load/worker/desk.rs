@@ -43,6 +43,8 @@ pub struct Desk {
     pub(super) drawn: VecDeque<Task>,
     /// Requests under way.
     pub(super) outstanding: u64,
+    /// When the server last said anything.
+    pub(super) heard: u64,
     pub(super) sample: Sample,
     pub(super) examples: Vec<String>,
     items: Vec<Item>,
@@ -68,6 +70,7 @@ impl Desk {
             load: None,
             drawn: VecDeque::new(),
             outstanding: 0,
+            heard: 0,
             sample: Sample::empty(),
             examples: Vec::new(),
             items: Vec::with_capacity(setup.mget_keys as usize),
@@ -97,6 +100,7 @@ impl Desk {
     /// They are not what a server of this protocol answers.
     #[inline]
     pub fn received(&mut self, index: u32, bytes: &[u8], now: u64) -> Result<(), Failure> {
+        self.heard = now;
         if self.is_in_time(now) {
             self.sample.counts.bytes_received += bytes.len() as u64;
         }

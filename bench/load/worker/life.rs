@@ -8,6 +8,9 @@ use super::lane::{Flight, Lane, State, What};
 use crate::outcome::{Kind, record};
 use crate::tls::Session;
 
+/// Times --timeout without a word from the server after which a load that has no other end is ended.
+const SILENCES_MAX: u64 = 3;
+
 impl Desk {
     pub(super) fn add_lanes(&mut self, node: u16) {
         for client in 0..self.clients.len() {
@@ -212,6 +215,21 @@ impl Desk {
             let waited = (now - flight.sent) / 1_000_000;
             self.example(|_| format!("lost: no reply to a {kind} from {node} within {waited} ms"));
             self.finish(index, flight, now);
+        }
+    }
+
+    /// Ends a load with which it leads nowhere to go on. By the clock a load ends anyhow; one that ends by a
+    /// count would go on for ever with a server that has gone silent.
+    pub fn give_up(&mut self, now: u64) {
+        if self.outstanding == 0 && self.backlog.is_empty() && !self.turns.is_empty() {
+            // Nothing is asked, so that there is nothing to be heard.
+            self.heard = now;
+        }
+        let Some(load) = &mut self.load else { return };
+        let silence = now.saturating_sub(self.heard.max(load.begin));
+        let is_silent = silence >= SILENCES_MAX * self.setup.timeout.as_nanos() as u64;
+        if load.issuing && load.end == u64::MAX && is_silent {
+            (load.issuing, load.exhausted, load.end) = (false, true, now);
         }
     }
 

@@ -373,6 +373,7 @@ impl Worker {
         if now >= self.next_watch {
             self.next_watch = now + WATCH_NS;
             self.desk.watch(now)?;
+            self.desk.give_up(now);
             let finished = self.desk.load.as_ref().map_or(0, |load| load.finished);
             self.tell(News::Progress(self.desk.lanes.iter().filter(|l| l.state == State::Ready).count(), finished));
         }
