@@ -6,13 +6,13 @@ import pathlib
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
 
 from bench import (
     BENCH, INTERRUPTED, LOAD_CPU, PASSED, REFUSED, Memcached, Nginx, Redis, Running, assert_refused, bench,
+    listening,
 )
 from conftest import free_ports
 
@@ -126,33 +126,6 @@ def test_traces_that_cannot_be_read(tmp_path):
         ("nowhere.be32", "No such file"),
     ]:
         assert_refused(bench("--trace", tmp_path / name), "--trace", name, word)
-
-
-def listening(answer):
-    """A port at which every connection is handed to `answer`, and the call that stops it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    connections = []
-
-    def serve():
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            connections.append(connection)
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-
-    def stop():
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-        for connection in connections:
-            connection.close()
-
-    return listener.getsockname()[1], stop
 
 
 def answering(reply, times=1 << 60, then=lambda connection: connection.recv(1 << 16)):

@@ -96,9 +96,10 @@ impl Desk {
         if out_of_turn {
             let lane = &mut self.lanes[to as usize];
             self.wire.asking(&mut lane.out);
-            lane.flights.push_back(Flight { what: What::Greeting, intended: now, sent: now, is_turn: false });
+            lane.flights.push_back(Flight { what: What::Greeting, intended: now, sent: now, is_turn: false, hops: 0 });
         }
         flight.sent = now;
+        flight.hops += 1;
         self.transfer(index, to, flight);
     }
 
@@ -176,7 +177,7 @@ impl Desk {
         let lane = self.lane_of(client, id);
         self.write_key(lane, id, Wire::get);
         let what = What::Get { id, known: self.setup.ledger.known(id), bytes };
-        self.launch(lane, Flight { what, intended, sent: now, is_turn: true });
+        self.launch(lane, Flight { what, intended, sent: now, is_turn: true, hops: 0 });
     }
 
     /// Writes key `id`.
@@ -189,7 +190,7 @@ impl Desk {
         let ticket = self.setup.ledger.begin(id);
         self.write_value(lane, id, ticket.sequence, bytes, ttl_ms, now);
         let what = What::Set { id, ticket, bytes, ttl_ms };
-        self.launch(lane, Flight { what, intended, sent: now, is_turn });
+        self.launch(lane, Flight { what, intended, sent: now, is_turn, hops: 0 });
     }
 
     /// Removes key `id`.
@@ -197,7 +198,7 @@ impl Desk {
         let lane = self.lane_of(client, id);
         self.write_key(lane, id, Wire::delete);
         let what = What::Delete { id, ticket: self.setup.ledger.begin(id) };
-        self.launch(lane, Flight { what, intended, sent: now, is_turn: true });
+        self.launch(lane, Flight { what, intended, sent: now, is_turn: true, hops: 0 });
     }
 
     /// Reads several keys; in a cluster those of one group, which share a slot.
@@ -219,6 +220,6 @@ impl Desk {
             self.lanes[lane as usize].read.push_back((id, known));
         }
         self.wire.mget_end(&mut self.lanes[lane as usize].out);
-        self.launch(lane, Flight { what: What::Mget { keys }, intended, sent: now, is_turn: true });
+        self.launch(lane, Flight { what: What::Mget { keys }, intended, sent: now, is_turn: true, hops: 0 });
     }
 }

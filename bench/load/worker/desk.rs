@@ -16,6 +16,8 @@ use crate::verify::ledger::Left;
 use crate::verify::{Judgement, Known, judge};
 use crate::wire::{Item, Progress, Reply, Wire};
 
+/// How often a request may be sent on by nodes of a cluster: as often as clients commonly follow.
+const HOPS_MAX: u8 = 16;
 /// Wrong replies and errors that are described; all are counted.
 const EXAMPLES_MAX: usize = 10;
 
@@ -165,6 +167,12 @@ impl Desk {
     /// A reply to `flight`. `raw` is all of it.
     #[inline]
     fn answered(&mut self, index: u32, flight: Flight, reply: Reply<'_>, raw: &[u8], now: u64) -> Result<(), Failure> {
+        let reply = match reply {
+            Reply::Moved { .. } | Reply::Ask { .. } if flight.hops == HOPS_MAX => Reply::Error(
+                b"sent on by node after node, and by this one too: do they agree on the owner of its slot?",
+            ),
+            reply => reply,
+        };
         let counts = &mut self.sample.counts;
         match (flight.what, reply) {
             (_, Reply::Moved { slot, node }) => return self.moved(index, flight, slot, node, now),
@@ -193,7 +201,8 @@ impl Desk {
                     self.lanes[index as usize].read.drain(..keys as usize);
                 }
                 let kind = flight.kind().map_or("", Kind::word);
-                self.example(|_| format!("{kind}: the server answered: {}", text.escape_ascii()));
+                let node = self.node_of(index);
+                self.example(|_| format!("{kind}: {node} answered: {}", text.escape_ascii()));
             }
             (What::Get { id, known, .. }, Reply::Hit(value)) => self.hit(id, known, value, &flight),
             (What::Get { id, known, bytes }, Reply::Miss) => {

@@ -43,7 +43,7 @@ impl Desk {
         lane.out.clear();
         lane.greetings = self.wire.greet(&mut lane.out);
         let again = std::mem::take(&mut lane.flights);
-        let greeting = Flight { what: What::Greeting, intended: now, sent: now, is_turn: false };
+        let greeting = Flight { what: What::Greeting, intended: now, sent: now, is_turn: false, hops: 0 };
         lane.flights.extend(std::iter::repeat_n(greeting, lane.greetings));
         again.into_iter().for_each(|flight| self.transfer(index, index, flight));
         Ok(())
@@ -54,7 +54,7 @@ impl Desk {
     pub(super) fn renew(&mut self, index: u32) {
         let lane = &mut self.lanes[index as usize];
         if lane.state == State::Ready {
-            lane.state = State::Waiting;
+            lane.wait();
             self.clients[lane.client as usize].unready += 1;
             self.reopen.push_back(index);
         }
@@ -126,7 +126,7 @@ impl Desk {
         let client = &mut self.clients[id as usize];
         client.unready = client.lanes.len() as u32;
         for &lane in &client.lanes {
-            self.lanes[lane as usize].state = State::Waiting;
+            self.lanes[lane as usize].wait();
             self.reopen.push_back(lane);
         }
     }
@@ -207,7 +207,7 @@ impl Desk {
         if lane.state == State::Ready {
             self.clients[lane.client as usize].unready += 1;
         }
-        lane.state = State::Waiting;
+        lane.wait();
         self.reopen.push_back(index);
         for flight in flights.iter().filter(|flight| flight.kind().is_some()) {
             self.sample.counts.lost += 1;

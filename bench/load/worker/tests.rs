@@ -211,6 +211,26 @@ fn what_a_waiting_lane_was_asked_is_sent_once() {
     assert_eq!(pair.desk.lanes[0].flights.len(), 2);
 }
 
+/// A lane that was given up may wait a while until it is closed, and the replies come after all.
+#[test]
+fn what_arrives_for_a_lane_that_waits_is_meant_for_none() {
+    let mut pair = Pair::new("--closed --connections 2 --keys 10 --mix get=1");
+    pair.begin(2);
+    pair.desk.issue(pair.now);
+    let key = |pair: &Pair, lane: u32| pair.desk.lanes[lane as usize].key(lane);
+    let is_heard =
+        |pair: &Pair, key: ringfence::io::ring::Key| key.is_generation(pair.desk.lanes[key.index as usize].generation);
+    let (lost, renewed) = (key(&pair, 0), key(&pair, 1));
+    assert!(is_heard(&pair, lost) && is_heard(&pair, renewed));
+    pair.desk.lose(0, pair.now);
+    pair.desk.renew(1);
+    assert!(!is_heard(&pair, lost) && !is_heard(&pair, renewed));
+    let mut pair = Pair::new("--closed --connections 1 --keys 10 --mix get=1");
+    let retired = key(&pair, 0);
+    pair.desk.retire(0);
+    assert!(!is_heard(&pair, retired));
+}
+
 #[test]
 fn replies_in_the_wrong_order_are_noticed() {
     let mut pair = Pair::new("--closed --pipeline 2 --connections 1 --keys 1000 --value-size 40 --mix get=1,set=3");
