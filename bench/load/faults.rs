@@ -40,7 +40,7 @@ pub fn of(run: &Run) -> Vec<Fault> {
         faults.push(Fault::Wrong(format!("{wrong} replies were wrong, torn or stale")));
     }
     if lost > 0 {
-        faults.push(Fault::Wrong(format!("{lost} requests were never answered")));
+        faults.push(Fault::Lost(format!("{lost} requests were never answered")));
     }
     if errors > 0 {
         faults.push(Fault::Errors(format!("{errors} replies were errors")));
@@ -51,7 +51,7 @@ pub fn of(run: &Run) -> Vec<Fault> {
         None => faults.extend(overloaded(run)),
     }
     if counts.answered == 0 && lost == 0 {
-        faults.push(Fault::Late("nothing was measured: give a longer --duration".into()));
+        faults.push(Fault::Few("nothing was measured: give a longer --duration".into()));
     }
     faults
 }
@@ -96,24 +96,51 @@ fn late(run: &Run) -> Option<Fault> {
 
 /// An end before its time.
 pub fn interrupted(run: &Run, offer: &Offer) -> Fault {
-    let of = offer.duration.map_or(String::new(), |duration| format!(" of {}", format::limit(duration)));
-    Fault::Interrupted(format!("interrupted after {}{of}", format::seconds(run.total.time)))
+    let of = |whole: Option<Duration>| whole.map_or(String::new(), |whole| format!(" of {}", format::limit(whole)));
+    if run.intervals.iter().any(|interval| interval.measured) {
+        let (ran, of) = (format::seconds(run.total.time), of(offer.duration));
+        return Fault::Interrupted(format!("interrupted after {ran}{of}"));
+    }
+    let ran = run.intervals.iter().map(|interval| interval.sample.time).sum();
+    let answered = run.intervals.iter().map(|interval| interval.sample.counts.answered).sum();
+    let (ran, of) = (format::seconds(ran), of(Some(offer.ramp + offer.warmup)));
+    let answered = format::counted(answered, "request");
+    Fault::Interrupted(format!(
+        "interrupted in the warm-up, after {ran}{of} and {answered} answered: nothing was measured"
+    ))
 }
 
-/// The objectives that a run misses.
+/// The objectives that a run misses, and those of which it cannot tell.
 pub fn missed(run: &Run, objectives: &[Objective]) -> Vec<Fault> {
     let latency = run.total.latency();
-    let miss = |objective: &Objective| {
-        let found = at(&latency, objective.percentile);
-        (found > objective.limit).then(|| {
-            let (found, limit) = (format::duration(found.as_nanos() as f64), format::limit(objective.limit));
-            Fault::Objective(format!(
-                "{} is {found}, and {limit} is the objective",
-                format::percentile(objective.percentile)
-            ))
-        })
+    // For these another reason has been given.
+    let is_short = latency.is_empty() || run.faults.iter().any(|fault| matches!(fault, Fault::Interrupted(_)));
+    let miss = |objective: &Objective| match objective.is_met(&latency) {
+        Some(true) => None,
+        Some(false) => Some(Fault::Objective(format!(
+            "{} is {}, and {} is the objective",
+            format::percentile(objective.percentile),
+            format::duration(at(&latency, objective.percentile).as_nanos() as f64),
+            format::limit(objective.limit)
+        ))),
+        None => (!is_short).then(|| too_few(run, objective, latency.len())),
     };
     objectives.iter().filter_map(miss).collect()
+}
+
+fn too_few(run: &Run, objective: &Objective, found: u64) -> Fault {
+    let needed = objective.requests_min();
+    let remedy = match run.pace {
+        // With a tenth to spare, since arrivals are by chance.
+        Pace::Open { rate, .. } => format!("of {:.0} s or more", (needed as f64 * 1.1 / rate).ceil()),
+        Pace::Closed => "that is longer".into(),
+    };
+    Fault::Few(format!(
+        "{} takes {} to tell, and there were {}: give a --duration {remedy}",
+        format::percentile(objective.percentile),
+        format::counted(needed, "request"),
+        format::count(found)
+    ))
 }
 
 #[cfg(test)]

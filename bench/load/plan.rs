@@ -14,6 +14,7 @@ use crate::cli::{Arrivals, Cli, Routing};
 use crate::fleet::Offer;
 use crate::outcome::{Objective, Pace};
 use crate::peers::Spec;
+use crate::search;
 use crate::target::{SlotMap, Target};
 use crate::tls;
 use crate::verify::{Ledger, Stamper, TOLERANCE_MS, TOLERANCE_SECONDS_MS};
@@ -341,7 +342,12 @@ fn goal(cli: &Cli, affinity: &[usize], load_cpus: &[usize]) -> Result<Goal, Stri
         let cpus = cpus("--server-cpus", &cli.server_cpus, affinity)?.unwrap_or_else(others);
         return Ok(Goal::Compare(cli.against.clone(), cli.rounds, cpus));
     }
-    Ok(if cli.slo.is_some() && cli.rate.is_none() { Goal::Search(cli.step.0) } else { Goal::Measure })
+    let Some(slo) = cli.slo.as_ref().filter(|_| cli.rate.is_none()) else { return Ok(Goal::Measure) };
+    if search::rate_min(&slo.0, cli.step.0) > search::RATE_MAX {
+        let step = cli.step.0;
+        return Err(format!("--step: within {step:?} there are too few requests to tell the --slo: give a longer one"));
+    }
+    Ok(Goal::Search(cli.step.0))
 }
 
 fn offer(cli: &Cli, workload: &Workload) -> Offer {

@@ -53,13 +53,13 @@ def lied_to(server, meddle, *more, load=(*LOAD, *OFTEN)):
         return running.end()
 
 
-def assert_told(done, *words):
+def assert_told(done, *words, kind="wrong replies"):
     """It fails, and one of the lines about wrong replies has all of `words`."""
     assert (done.code, done.err) == (FAILED, ""), done
     _, _, told = done.out.partition("\nreplies that were wrong or errors:\n")
     examples, _, verdict = told.partition("\n\n")
     assert any(all(word in line for word in words) for line in examples.splitlines()), done
-    assert verdict.startswith("not valid\n") and "wrong replies: " in verdict, done
+    assert verdict.startswith("not valid\n") and f"  {kind}: " in verdict, done
 
 
 @pytest.mark.parametrize("size", [5, 24, 200, 3000])
@@ -123,7 +123,7 @@ def test_replies_that_never_come(server, protocol, stall):
         running.until(lambda: under_way(server))
         server.stall(stall)
         done = running.end()
-    assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within ")
+    assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within ", kind="lost replies")
     assert "requests were never answered" in done.out, done
 
 

@@ -162,8 +162,7 @@ fn verdict(report: &Report, judgement: &Judgement, paint: Paint) -> String {
 fn checks(objectives: &[Objective], run: &Run) -> String {
     let line = |check: figures::Check| {
         let found = format::maybe(check.found, format::duration);
-        let word = if check.met() { "met" } else { "missed" };
-        format!("  {}: {found}, {word}\n", figures::objectives_text(&[check.objective]))
+        format!("  {}: {found}, {}\n", figures::objectives_text(&[check.objective]), check.word())
     };
     figures::checks(objectives, run).into_iter().map(line).collect()
 }
