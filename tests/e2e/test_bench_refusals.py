@@ -3,9 +3,12 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
+import stat
 import subprocess
+import threading
 import time
 
 import pytest
@@ -109,6 +112,20 @@ def test_files_that_cannot_be_written(option, tmp_path):
     assert_refused(done, option, str(missing), "No such file or directory", files=[tmp_path])
     (tmp_path / "folder").mkdir()
     assert_refused(bench(option, tmp_path / "folder"), option, "folder", files=[tmp_path / "folder"])
+
+
+def test_two_options_with_one_file(tmp_path):
+    (tmp_path / "link").symlink_to("report")
+    for other in ["report", "link", f"../{tmp_path.name}/report"]:
+        done = bench("--csv", tmp_path / "report", "--html", tmp_path / other)
+        assert_refused(done, "--html", "is the file of another option too")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_fifo_that_nobody_reads(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    assert_refused(bench("--csv", tmp_path / "fifo"), "--csv", "start the reader first")
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
 
 
 def test_traces_that_cannot_be_read(tmp_path):
@@ -305,6 +322,18 @@ def test_an_interrupted_run_reports_to_people(server):
     assert "interrupted: interrupted after " in done.out and " of 20 s" in done.out, done
 
 
+def test_an_interruption_in_the_warm_up(server):
+    """What ran is told, and that none of it was measured."""
+    server.empty()
+    with Running(*server.target, "--rate", 1000, "--keys", 100, "--ramp", "1s", "--warmup", "20s") as running:
+        running.until(lambda: server.calls().get("get", 0) > 300)
+        running.interrupt()
+        done = running.end(limit=10)
+    assert (done.code, done.err) == (INTERRUPTED, ""), done
+    told = re.search(r"  interrupted: interrupted in the warm-up, after [0-9.]+ s of 21 s and ([0-9,]+) requests answered", done.out)
+    assert told and int(told[1].replace(",", "")) > 300 and "answered: nothing was measured" in done.out, done
+
+
 def test_an_interruption_while_the_keys_are_written(server, tmp_path):
     """Nothing has been measured, so that there is nothing to report."""
     server.empty()
@@ -375,6 +404,28 @@ def test_a_comparison_is_interrupted_while_a_server_starts(tmp_path):
         done = running.end(limit=20)
     assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
     assert time.monotonic() - begin < 3 and list(tmp_path.iterdir()) == [], done
+
+
+def test_what_is_no_plain_file_is_written_to_and_stays_what_it_is(server, tmp_path):
+    """A FIFO is read by somebody, a link may lead to a file or to the standard output."""
+    fifo, link, out = tmp_path / "fifo", tmp_path / "link", tmp_path / "out"
+    os.mkfifo(fifo)
+    (tmp_path / "folder").mkdir()
+    link.symlink_to("folder/run.csv")
+    out.symlink_to("/proc/self/fd/1")
+    load = ["--closed", "--requests", 100, "--keys", 10]
+    for _ in range(2):
+        read = []
+        reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
+        reader.start()
+        done = bench(*server.target, *load, "--html", fifo, "--csv", link, "--hgrm", out)
+        reader.join(10)
+        assert read and read[0].startswith(b"<!DOCTYPE html>"), read
+        assert done.passed() and "#[Mean" in done.out and done.out.endswith("\nvalid\n"), done
+        assert stat.S_ISFIFO(fifo.stat().st_mode) and link.is_symlink() and out.is_symlink()
+        assert [path.name for path in (tmp_path / "folder").iterdir()] == ["run.csv"]
+        # In the second round the file is there already.
+        assert (tmp_path / "folder" / "run.csv").read_text().count("\n") >= 2
 
 
 def test_a_reader_that_has_gone(server):
