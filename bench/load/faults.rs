@@ -50,7 +50,7 @@ pub fn of(run: &Run) -> Vec<Fault> {
         // Only a generator that was on time can say that the server was not.
         None => faults.extend(overloaded(run)),
     }
-    if counts.answered == 0 && lost == 0 {
+    if counts.answered == 0 && lost == 0 && run.intervals.iter().all(|interval| interval.sample.counts.unsent == 0) {
         faults.push(Fault::Few("nothing was measured: give a longer --duration".into()));
     }
     faults
@@ -59,11 +59,14 @@ pub fn of(run: &Run) -> Vec<Fault> {
 /// Whether the server did not keep up with the rate.
 fn overloaded(run: &Run) -> Option<Fault> {
     let counts = &run.total.counts;
-    if counts.unsent > 0 || counts.waiting as f64 > counts.sent as f64 * WAITING_PART {
+    // A load that is given up in its warm-up has nothing else to tell.
+    if run.intervals.iter().any(|interval| interval.sample.counts.unsent > 0)
+        || counts.waiting as f64 > counts.sent as f64 * WAITING_PART
+    {
         return Some(Fault::Overloaded(format!(
             "{} requests were due and not sent when the time was over, since all connections waited for replies: \
              the server does not keep up with this rate, or has too few connections",
-            counts.waiting
+            counts.waiting.max(run.intervals.iter().map(|interval| interval.sample.counts.unsent).sum())
         )));
     }
     // A run that ends by its count waits for all, so that nothing is left over: there the rate tells.

@@ -14,6 +14,8 @@ use crate::cli::{Arrivals, Cli, Routing};
 use crate::fleet::Offer;
 use crate::outcome::{Objective, Pace};
 use crate::peers::Spec;
+use crate::process;
+use crate::report::format;
 use crate::search;
 use crate::target::{SlotMap, Target};
 use crate::tls;
@@ -127,7 +129,7 @@ impl Plan {
             identity: cli.tls_cert.clone().zip(cli.tls_key.clone()),
         });
         let target = if cli.against.is_empty() { Some(Target::resolve(&cli.target, tls.as_ref())?) } else { None };
-        let is_local = target.as_ref().is_none_or(|target| target.address.ip().is_loopback());
+        let is_local = target.as_ref().is_none_or(|target| process::is_local(target.address));
         let cpus = cpus("--cpus", &cli.cpus, &host.affinity)?;
         let cpus = cpus.unwrap_or_else(|| default_cpus(&host.affinity, is_local, cli.connections));
         if cli.connections < cpus.len() {
@@ -257,8 +259,9 @@ impl Plan {
 
 fn check_numbers(cli: &Cli) -> Result<(), String> {
     let rate = |name: &str, rate: Option<f64>| match rate {
-        Some(rate) if !(rate.is_finite() && (0.001..=1e9).contains(&rate)) => {
-            Err(format!("{name}: {rate} is no rate: give a number of events per second, from 0.001 to 1e9"))
+        Some(rate) if !(rate.is_finite() && (0.001..=search::RATE_MAX).contains(&rate)) => {
+            let most = format::rate(search::RATE_MAX);
+            Err(format!("{name}: {rate} is no rate: give a number of events per second, from 0.001 to {most}"))
         }
         _ => Ok(()),
     };
@@ -297,6 +300,9 @@ fn check_combinations(cli: &Cli, protocol: Protocol) -> Result<(), String> {
     let is_resp = matches!(protocol, Protocol::Resp2 | Protocol::Resp3);
     if cli.routing == Routing::Cluster && !is_resp {
         return Err(format!("--routing cluster: {protocol} has no slots: give --protocol resp2 or resp3"));
+    }
+    if cli.closed && !cli.ramp.0.is_zero() {
+        return Err("--ramp: a closed loop has no rate that could grow: leave out --ramp or --closed".into());
     }
     if cli.slo.is_some() && cli.closed {
         return Err("--slo: a closed loop says nothing about latency at a load: leave out --closed".into());
