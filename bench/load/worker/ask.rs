@@ -166,9 +166,9 @@ impl Desk {
         self.mark(lane);
         self.outstanding += 1;
         self.clients[client as usize].outstanding += 1;
-        if self.load.as_ref().is_some_and(|load| load.counts(flight.intended)) {
-            self.sample.counts.sent += 1;
-        }
+        let Some(load) = self.load.as_ref().filter(|load| load.counts(flight.intended)) else { return };
+        let sent = if load.is_ahead(flight.intended) { &mut self.ahead } else { &mut self.sample.counts.sent };
+        *sent += 1;
     }
 
     /// Asks for key `id`.

@@ -48,6 +48,8 @@ pub struct Desk {
     /// When the server last said anything.
     pub(super) heard: u64,
     pub(super) sample: Sample,
+    /// Requests sent that belong to the next sample.
+    pub(super) ahead: u64,
     pub(super) examples: Vec<String>,
     items: Vec<Item>,
     pub(super) name: Vec<u8>,
@@ -74,6 +76,7 @@ impl Desk {
             outstanding: 0,
             heard: 0,
             sample: Sample::empty(),
+            ahead: 0,
             examples: Vec::new(),
             items: Vec::with_capacity(setup.mget_keys as usize),
             name: Vec::with_capacity(256),

@@ -394,6 +394,7 @@ impl Worker {
             return;
         }
         let mut sample = std::mem::replace(&mut self.desk.sample, Sample::empty());
+        self.desk.sample.counts.sent = std::mem::take(&mut self.desk.ahead);
         sample.time = Duration::from_nanos(end - begin);
         self.tell(News::Stretch(begin, Box::new(sample)));
         self.stretch = (end, (end + length).min(load_end), length);
