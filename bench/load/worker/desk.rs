@@ -193,13 +193,8 @@ impl Desk {
             }
             (what, Reply::Error(text)) => {
                 counts.errors += 1;
-                let ticket = match what {
-                    What::Set { id, ticket, .. } | What::Delete { id, ticket } => Some((id, ticket)),
-                    _ => None,
-                };
-                if let Some((id, ticket)) = ticket {
-                    self.setup.ledger.end(id, ticket, Left::Unknown);
-                }
+                // A write may have been done all the same, or be done later by what stands in between: as one
+                // that is never answered it stays under way.
                 if let What::Mget { keys } = what {
                     self.lanes[index as usize].read.drain(..keys as usize);
                 }
