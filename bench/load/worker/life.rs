@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use super::Failure;
 use super::desk::Desk;
 use super::lane::{Flight, Lane, State, What};
+use super::load::Source;
 use crate::outcome::{Kind, record};
 use crate::tls::Session;
 
@@ -219,7 +220,8 @@ impl Desk {
     }
 
     /// Ends a load with which it leads nowhere to go on. By the clock a load ends anyhow; one that ends by a
-    /// count would go on for ever with a server that has gone silent.
+    /// count would go on for ever with a server that has gone silent. Writing the keys has failed with the first
+    /// of them.
     pub fn give_up(&mut self, now: u64) {
         if self.outstanding == 0 && self.backlog.is_empty() && !self.turns.is_empty() {
             // Nothing is asked, so that there is nothing to be heard.
@@ -228,7 +230,8 @@ impl Desk {
         let Some(load) = &mut self.load else { return };
         let silence = now.saturating_sub(self.heard.max(load.begin));
         let is_silent = silence >= SILENCES_MAX * self.setup.timeout.as_nanos() as u64;
-        if load.issuing && load.end == u64::MAX && is_silent {
+        let failed = matches!(load.source, Source::Fill { .. }) && self.sample.counts.lost > 0;
+        if load.issuing && load.end == u64::MAX && (is_silent || failed) {
             (load.issuing, load.exhausted, load.end) = (false, true, now);
         }
     }
