@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::cli::Routing;
@@ -13,9 +14,12 @@ use crate::plan::{Goal, Plan};
 use crate::report::{figures, verdict};
 use crate::search::{self, Climb, RATE_MIN};
 use crate::target::{self, Target};
+use crate::wire::Protocol;
 use crate::worker::{Failure, Setup};
 use crate::{faults, process};
 
+/// How often the first contact is looked after.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long servers rest between two loads.
 const REST: Duration = Duration::from_millis(200);
 /// How often a rate is tried when it is the measurement that fails.
@@ -31,7 +35,7 @@ pub fn measure(plan: &Plan, interrupted: &Arc<AtomicBool>, live: &mut Live) -> R
     let Some(target) = &plan.target else {
         return compare(plan, interrupted, live).map(Outcome::Comparison);
     };
-    let setup = prepare(plan, target, plan.protocol)?;
+    let setup = prepare(plan, target, plan.protocol, interrupted)?;
     let mut fleet = Fleet::start(Arc::new(setup), &plan.cpus, interrupted.clone(), live)?;
     if plan.workload.prefill {
         fleet.fill(live)?;
@@ -44,10 +48,25 @@ pub fn measure(plan: &Plan, interrupted: &Arc<AtomicBool>, live: &mut Live) -> R
 }
 
 /// Looks whether the server answers, and says what its workers have to know.
-fn prepare(plan: &Plan, target: &Target, protocol: crate::wire::Protocol) -> Result<Setup, Failure> {
+fn prepare(plan: &Plan, target: &Target, protocol: Protocol, interrupted: &AtomicBool) -> Result<Setup, Failure> {
     let cluster = plan.routing == Routing::Cluster;
-    let map = target::probe(target, protocol, plan.credentials.as_ref(), plan.timeout, cluster).map_err(Failure)?;
-    plan.setup(target, protocol, map).map_err(Failure)
+    let (of, credentials, timeout) = (target.clone(), plan.credentials.clone(), plan.timeout);
+    let (answer, answered) = channel();
+    // On a thread of its own, since no signal ends the calls that wait for a server.
+    std::thread::spawn(move || {
+        // Nobody listens any more after an interruption.
+        let _ = answer.send(target::probe(&of, protocol, credentials.as_ref(), timeout, cluster));
+    });
+    loop {
+        match answered.recv_timeout(LOOK) {
+            Ok(map) => return plan.setup(target, protocol, map.map_err(Failure)?).map_err(Failure),
+            Err(RecvTimeoutError::Timeout) if !interrupted.load(Ordering::Relaxed) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Failure(format!("interrupted during the first contact with {}", target.authority)));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure("the first contact ended".into())),
+        }
+    }
 }
 
 fn run(plan: &Plan, fleet: &mut Fleet, offer: &Offer, live: &mut Live) -> Result<Run, Failure> {
@@ -177,7 +196,7 @@ fn start(
     live.set_context(spec.name.clone());
     let peer = Peer::start(spec, cpus, interrupted).map_err(Failure)?;
     let target = Target::resolve(&peer.address().to_string(), plan.tls.as_ref()).map_err(Failure)?;
-    let setup = Arc::new(prepare(plan, &target, spec.protocol.unwrap_or(plan.protocol))?);
+    let setup = Arc::new(prepare(plan, &target, spec.protocol.unwrap_or(plan.protocol), interrupted)?);
     if plan.workload.prefill {
         Fleet::start(setup.clone(), &plan.cpus, interrupted.clone(), live)?.fill(live)?;
     }

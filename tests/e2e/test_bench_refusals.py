@@ -38,6 +38,9 @@ IMPOSSIBLE = [
     (["--rate", "nan"], "--rate"),
     (["--rate", "many"], "--rate", "many"),
     (["--rate", "1e30"], "--rate"),
+    (["--rate", "1e9"], "--rate", "100,000,000"),
+    (["--closed", "--ramp", "1s"], "--ramp", "--closed"),
+    (["--user", "somebody", "--tls-ca", "x"], "--password", "--tls"),
     (["--rate", "100", "--closed"], "--rate", "--closed"),
     (["--duration", "5"], "--duration", "30s"),
     (["--duration", "0s"], "--duration"),
@@ -279,6 +282,17 @@ def test_a_server_that_is_full(tmp_path, tmp_path_factory):
     assert_refused(done, "writing the keys before the load failed", "OOM", files=[tmp_path])
 
 
+def test_a_server_that_is_silent_while_the_keys_are_written(tmp_path, tmp_path_factory):
+    """With the first write that is lost it has failed: the others would be lost one batch after the other."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        options = ["--keys", 5_000_000, "--connections", 1, "--timeout", "500ms", "--html", tmp_path / "report.html"]
+        with Running(*server.target, *options) as running:
+            running.until(lambda: server.calls().get("set", 0) > 1000)
+            server.process.send_signal(signal.SIGSTOP)
+            done = running.end(limit=15)
+    assert_refused(done, "writing the keys before the load failed", "lost: no reply to a set", files=[tmp_path])
+
+
 def test_errors_of_the_server_fail_the_run(tmp_path):
     """Without the writing ahead, the errors come under the load: they are counted, told, and fail it."""
     options = ["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"]
@@ -344,6 +358,23 @@ def test_an_interruption_while_the_keys_are_written(server, tmp_path):
         done = running.end(limit=10)
     assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
     assert "interrupted" in done.err and list(tmp_path.iterdir()) == [], done
+
+
+def test_an_interruption_of_the_first_contact(tmp_path):
+    """A server that accepts and says nothing is not waited for until --timeout."""
+    contacts = []
+    port, stop = listening(contacts.append)
+    try:
+        options = ["--target", f"127.0.0.1:{port}", "--timeout", "60s", "--html", tmp_path / "report.html"]
+        with Running(*options) as running:
+            running.until(lambda: contacts)
+            running.interrupt()
+            done = running.end(limit=15)
+    finally:
+        stop()
+    assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
+    assert f"interrupted during the first contact with 127.0.0.1:{port}" in done.err, done
+    assert list(tmp_path.iterdir()) == [], done
 
 
 def test_an_interruption_while_connections_are_opened(server, tmp_path):
