@@ -318,7 +318,7 @@ pub struct Run {
     pub generator: ProcessCost,
     /// What the server used, if it could be seen.
     pub server: Option<ProcessCost>,
-    /// The first replies that were wrong or errors, described.
+    /// The first replies that were wrong, lost or errors, described.
     pub examples: Vec<String>,
     /// What speaks against the run. Empty: valid, and every objective met.
     pub faults: Vec<Fault>,

@@ -432,3 +432,23 @@ fn workload(cli: &Cli, protocol: Protocol) -> Result<Workload, String> {
         preset,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::net::UdpSocket;
+
+    /// Whatever address of this machine the server is asked at, it needs the other CPUs.
+    #[test]
+    fn beside_a_server_the_load_keeps_to_one_cpu() {
+        // Connecting such a socket sends nothing: it asks the kernel which address it would use.
+        let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").map(|()| socket));
+        let own = route.and_then(|socket| socket.local_addr()).map(|address| address.ip().to_string());
+        for ip in ["127.0.0.1".to_owned(), "127.9.9.9".to_owned()].into_iter().chain(own) {
+            let cli = Cli::parse_from(["ringfence-bench", "--target", &format!("{ip}:6379")]);
+            let plan = Plan::new(cli).expect("the options are right");
+            assert_eq!(plan.cpus.len(), 1, "{ip}");
+        }
+    }
+}

@@ -56,7 +56,7 @@ def lied_to(server, meddle, *more, load=(*LOAD, *OFTEN)):
 def assert_told(done, *words, kind="wrong replies"):
     """It fails, and one of the lines about wrong replies has all of `words`."""
     assert (done.code, done.err) == (FAILED, ""), done
-    _, _, told = done.out.partition("\nreplies that were wrong or errors:\n")
+    _, _, told = done.out.partition("\nreplies that were wrong, lost or errors:\n")
     examples, _, verdict = told.partition("\n\n")
     assert any(all(word in line for word in words) for line in examples.splitlines()), done
     assert verdict.startswith("not valid\n") and f"  {kind}: " in verdict, done

@@ -91,8 +91,8 @@ pub fn facts(run: &Run) -> Vec<(&'static str, String)> {
     lines.extend(run.server.map(|server| ("server", cost(&server, run))));
     lines.push(("generator", cost(&run.generator, run)));
     if run.total.latency().max() >= LATENCY_MAX_NS {
-        let most = format::duration(LATENCY_MAX_NS as f64);
-        lines.push(("longest", format!("more than {most}, and shown as that: longer ones are not told apart")));
+        let most = format::duration_short(LATENCY_MAX_NS as f64);
+        lines.push(("longest", format!("more than {most}: no longer ones are told apart")));
     }
     lines
 }

@@ -245,6 +245,17 @@ fn a_write_that_was_answered_with_an_error_may_come_to_pass_at_any_time() {
     assert!(pair.desk.setup.ledger.known(0).floor <= 1, "{:?}", pair.desk.setup.ledger.known(0));
 }
 
+/// The reply that it follows comes in the measured time, before what was sent ahead of it has been reported.
+#[test]
+fn a_write_that_follows_a_miss_is_counted_in_its_own_time() {
+    let mut pair = Pair::new("--closed --connections 1 --keys 10 --mix get=1 --fill-on-miss");
+    pair.begin(1);
+    pair.desk.load.as_mut().expect("it has begun").measure = pair.now + 1;
+    pair.desk.issue(pair.now);
+    pair.exchange(&mut |bytes| vec![bytes]);
+    assert_eq!((pair.desk.sample.counts.sent, pair.desk.ahead), (1, 1));
+}
+
 /// A load whose requests nobody answers, at a rate that no memory would hold for long.
 #[test]
 fn a_rate_beyond_all_bounds_ends_the_load() {

@@ -250,7 +250,7 @@ pub fn examples(report: &Report) -> String {
     if list.is_empty() {
         return list;
     }
-    format!("<section><h2>Replies that were wrong or errors</h2><ul class=\"examples\">{list}</ul></section>\n")
+    format!("<section><h2>Replies that were wrong, lost or errors</h2><ul class=\"examples\">{list}</ul></section>\n")
 }
 
 /// A run in one line, for the description of a page.
