@@ -222,7 +222,7 @@ impl Fleet {
         run.faults = faults::of(&run);
         if self.interrupted.load(Ordering::Relaxed) {
             // What is missing is missing for that reason.
-            run.faults.retain(|fault| !matches!(fault, Fault::Late(_)));
+            run.faults.retain(|fault| !matches!(fault, Fault::Late(_) | Fault::Few(_)));
             run.faults.insert(0, faults::interrupted(&run, offer));
         }
         Ok(run)

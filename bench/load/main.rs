@@ -49,8 +49,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::Cli;
 use crate::files::Files;
-use crate::outcome::{Fault, Outcome, Report};
+use crate::outcome::Report;
 use crate::plan::Plan;
+use crate::report::verdict::{self, Verdict};
 use crate::worker::Failure;
 use crate::workload::presets;
 
@@ -167,25 +168,11 @@ fn host(plan: &Plan) -> Vec<(String, String)> {
     lines
 }
 
+/// What the report says, as a number.
 fn code(report: &Report) -> ExitCode {
-    let mut runs: Vec<_> = match &report.outcome {
-        Outcome::Run(run) => run.faults.iter().collect(),
-        Outcome::Comparison(comparison) => {
-            comparison.contenders.iter().flat_map(|c| &c.rounds).flat_map(|run| &run.faults).collect()
-        }
-        // Rates that are too high are part of a search; wrong replies are not.
-        Outcome::Search(search) => {
-            let failed = |fault: &&Fault| matches!(fault, Fault::Wrong(_) | Fault::Errors(_) | Fault::Interrupted(_));
-            if search.best.is_none() && !search.steps.iter().flat_map(|s| &s.run.faults).any(|f| failed(&f)) {
-                return ExitCode::from(FAULTY);
-            }
-            search.steps.iter().flat_map(|step| &step.run.faults).filter(failed).collect()
-        }
-    };
-    runs.sort_by_key(|fault| !matches!(fault, Fault::Interrupted(_)));
-    match runs.first() {
-        None => ExitCode::SUCCESS,
-        Some(Fault::Interrupted(_)) => ExitCode::from(INTERRUPTED),
-        Some(_) => ExitCode::from(FAULTY),
+    match verdict::judge(report).verdict {
+        _ if verdict::is_interrupted(report) => ExitCode::from(INTERRUPTED),
+        Verdict::Passed => ExitCode::SUCCESS,
+        Verdict::Missed | Verdict::Invalid => ExitCode::from(FAULTY),
     }
 }

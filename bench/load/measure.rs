@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::cli::Routing;
@@ -10,13 +11,19 @@ use crate::live::Live;
 use crate::outcome::{Comparison, Contender, Fault, Outcome, Pace, Run, Search, Step};
 use crate::peers::{Peer, Spec};
 use crate::plan::{Goal, Plan};
-use crate::search::{Climb, RATE_FIRST};
+use crate::report::{figures, verdict};
+use crate::search::{self, Climb, RATE_MIN};
 use crate::target::{self, Target};
+use crate::wire::Protocol;
 use crate::worker::{Failure, Setup};
 use crate::{faults, process};
 
+/// How often the first contact is looked after.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long servers rest between two loads.
 const REST: Duration = Duration::from_millis(200);
+/// How often a rate is tried when it is the measurement that fails.
+const TRIES_MAX: usize = 3;
 /// How often a rate that was found is lowered when it does not hold for the whole time.
 const CONFIRMATIONS_MAX: usize = 10;
 
@@ -28,7 +35,7 @@ pub fn measure(plan: &Plan, interrupted: &Arc<AtomicBool>, live: &mut Live) -> R
     let Some(target) = &plan.target else {
         return compare(plan, interrupted, live).map(Outcome::Comparison);
     };
-    let setup = prepare(plan, target, plan.protocol)?;
+    let setup = prepare(plan, target, plan.protocol, interrupted)?;
     let mut fleet = Fleet::start(Arc::new(setup), &plan.cpus, interrupted.clone(), live)?;
     if plan.workload.prefill {
         fleet.fill(live)?;
@@ -41,10 +48,25 @@ pub fn measure(plan: &Plan, interrupted: &Arc<AtomicBool>, live: &mut Live) -> R
 }
 
 /// Looks whether the server answers, and says what its workers have to know.
-fn prepare(plan: &Plan, target: &Target, protocol: crate::wire::Protocol) -> Result<Setup, Failure> {
+fn prepare(plan: &Plan, target: &Target, protocol: Protocol, interrupted: &AtomicBool) -> Result<Setup, Failure> {
     let cluster = plan.routing == Routing::Cluster;
-    let map = target::probe(target, protocol, plan.credentials.as_ref(), plan.timeout, cluster).map_err(Failure)?;
-    plan.setup(target, protocol, map).map_err(Failure)
+    let (of, credentials, timeout) = (target.clone(), plan.credentials.clone(), plan.timeout);
+    let (answer, answered) = channel();
+    // On a thread of its own, since no signal ends the calls that wait for a server.
+    std::thread::spawn(move || {
+        // Nobody listens any more after an interruption.
+        let _ = answer.send(target::probe(&of, protocol, credentials.as_ref(), timeout, cluster));
+    });
+    loop {
+        match answered.recv_timeout(LOOK) {
+            Ok(map) => return plan.setup(target, protocol, map.map_err(Failure)?).map_err(Failure),
+            Err(RecvTimeoutError::Timeout) if !interrupted.load(Ordering::Relaxed) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Failure(format!("interrupted during the first contact with {}", target.authority)));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure("the first contact ended".into())),
+        }
+    }
 }
 
 fn run(plan: &Plan, fleet: &mut Fleet, offer: &Offer, live: &mut Live) -> Result<Run, Failure> {
@@ -61,7 +83,7 @@ fn search(
     interrupted: &AtomicBool,
     live: &mut Live,
 ) -> Result<Search, Failure> {
-    let mut climb = Climb::new(RATE_FIRST);
+    let mut climb = Climb::new(search::rate_min(&plan.objectives, step));
     let mut search = Search { objectives: plan.objectives.clone(), steps: Vec::new(), best: None, remark: None };
     let short = Offer { duration: Some(step), ramp: Duration::ZERO, requests: None, trace: None, ..offer.clone() };
     while let Some(rate) = climb.next() {
@@ -71,8 +93,11 @@ fn search(
             return Ok(search);
         }
     }
-    let Some(mut rate) = climb.best() else { return Ok(search) };
-    let whole = Offer { duration: plan.offer.duration, ..short };
+    let Some(mut rate) = climb.best() else {
+        search.remark = remark(&search);
+        return Ok(search);
+    };
+    let whole = Offer { duration: plan.offer.duration.max(Some(step)), ..short };
     for _ in 0..CONFIRMATIONS_MAX {
         let met = try_rate(plan, fleet, &whole, rate, &mut search, live)?;
         if met {
@@ -84,16 +109,24 @@ fn search(
         }
         rate = Climb::below(rate);
     }
-    let late = |step: &Step| step.run.faults.iter().any(|fault| matches!(fault, Fault::Late(_)));
-    // The lowest rate that failed is what the result stands against.
-    let bound = search.steps.iter().filter(|step| !step.met).min_by(|a, b| a.rate.total_cmp(&b.rate));
-    if bound.is_some_and(late) {
-        search.remark =
-            Some("the generator, not the server, was the limit: give it more --cpus, or CPUs of its own".into());
-    }
+    search.remark = remark(&search);
     Ok(search)
 }
 
+/// What other than the server decided the result.
+fn remark(search: &Search) -> Option<String> {
+    let bound = figures::bound(search)?;
+    let has = |fault: fn(&Fault) -> bool| bound.run.faults.iter().any(fault);
+    if has(|fault| matches!(fault, Fault::Late(_))) {
+        return Some("the generator, not the server, was the limit: give it more --cpus, or CPUs of its own".into());
+    }
+    (search.best.is_none() && bound.rate > RATE_MIN).then(|| {
+        "lower rates were not tried: within --step there are too few requests for the objective: give a longer one"
+            .into()
+    })
+}
+
+/// Tries a rate, and again when it was not the server that failed.
 fn try_rate(
     plan: &Plan,
     fleet: &mut Fleet,
@@ -105,11 +138,16 @@ fn try_rate(
     live.set_context(format!("{rate:.0}/s"));
     let Pace::Open { poisson, .. } = offer.pace else { unreachable!("a search is an open loop: the plan says so") };
     let offer = Offer { pace: Pace::Open { rate, poisson }, ..offer.clone() };
-    let run = run(plan, fleet, &offer, live)?;
-    let met = run.faults.is_empty();
-    search.steps.push(Step { rate, met, run });
-    std::thread::sleep(REST);
-    Ok(met)
+    for _ in 0..TRIES_MAX {
+        let run = run(plan, fleet, &offer, live)?;
+        let (met, is_flawed) = (run.faults.is_empty(), verdict::is_flawed(&run));
+        search.steps.push(Step { rate, met, run });
+        std::thread::sleep(REST);
+        if !is_flawed {
+            return Ok(met);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a search has to end: Ctrl-C, or replies that are wrong at any rate.
@@ -158,7 +196,7 @@ fn start(
     live.set_context(spec.name.clone());
     let peer = Peer::start(spec, cpus, interrupted).map_err(Failure)?;
     let target = Target::resolve(&peer.address().to_string(), plan.tls.as_ref()).map_err(Failure)?;
-    let setup = Arc::new(prepare(plan, &target, spec.protocol.unwrap_or(plan.protocol))?);
+    let setup = Arc::new(prepare(plan, &target, spec.protocol.unwrap_or(plan.protocol), interrupted)?);
     if plan.workload.prefill {
         Fleet::start(setup.clone(), &plan.cpus, interrupted.clone(), live)?.fill(live)?;
     }

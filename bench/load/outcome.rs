@@ -247,13 +247,38 @@ pub struct Objective {
     pub limit: Duration,
 }
 
+/// Requests that have to lie beyond a percentile before it is told: with fewer, chance decides.
+const BEYOND_MIN: u64 = 10;
+
+impl Objective {
+    /// How many requests it takes to tell that it is met. The longest latency is always known.
+    pub fn requests_min(&self) -> u64 {
+        let beyond = 1.0 - self.percentile / 100.0;
+        // Less what the division is off by.
+        if beyond > 0.0 { (BEYOND_MIN as f64 / beyond - 1e-3).ceil() as u64 } else { 1 }
+    }
+
+    /// Whether it is met; `None` if there are too few latencies to tell.
+    pub fn is_met(&self, latencies: &Latencies) -> Option<bool> {
+        let limit = self.limit.as_nanos() as u64;
+        let is_met = latencies.value_at_percentile(self.percentile) <= limit;
+        let beyond = latencies.len() - latencies.count_between(0, limit);
+        let is_told = latencies.len() >= self.requests_min() || !is_met && beyond >= BEYOND_MIN;
+        is_told.then_some(is_met)
+    }
+}
+
 /// Why a run proves nothing, or failed. The text of each is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The generator itself was late, so that latencies are not the server's alone.
     Late(String),
-    /// Replies were wrong, torn, stale or lost.
+    /// There were too few requests to tell anything, or an objective's percentile.
+    Few(String),
+    /// Replies were wrong, torn or stale.
     Wrong(String),
+    /// Replies did not come.
+    Lost(String),
     /// The server answered errors.
     Errors(String),
     /// The server did not keep up: requests were still waiting to be sent at the end.
@@ -269,7 +294,9 @@ impl Fault {
     pub fn text(&self) -> &str {
         match self {
             Fault::Late(text)
+            | Fault::Few(text)
             | Fault::Wrong(text)
+            | Fault::Lost(text)
             | Fault::Errors(text)
             | Fault::Overloaded(text)
             | Fault::Objective(text)
@@ -291,7 +318,7 @@ pub struct Run {
     pub generator: ProcessCost,
     /// What the server used, if it could be seen.
     pub server: Option<ProcessCost>,
-    /// The first replies that were wrong or errors, described.
+    /// The first replies that were wrong, lost or errors, described.
     pub examples: Vec<String>,
     /// What speaks against the run. Empty: valid, and every objective met.
     pub faults: Vec<Fault>,
@@ -365,4 +392,38 @@ pub struct Report {
     pub objectives: Vec<Objective>,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With so many latencies of 1 ms, and so many of 10 ms, against a limit of 5 ms.
+    #[test]
+    fn a_percentile_is_told_by_what_lies_beyond_it() {
+        let limit = Duration::from_millis(5);
+        for (percentile, short, long, expected) in [
+            (50.0, 20, 0, Some(true)),
+            (50.0, 19, 0, None),
+            (99.9, 10_000, 0, Some(true)),
+            (99.9, 9_999, 0, None),
+            (99.9, 9_995, 5, Some(true)),
+            (99.9, 9_985, 15, Some(false)),
+            // Of fifty, p99.9 is the longest, and one stray request would decide.
+            (99.9, 50, 0, None),
+            (99.9, 49, 1, None),
+            (99.9, 40, 10, Some(false)),
+            (99.99, 1000, 9, None),
+            (100.0, 1, 0, Some(true)),
+            (100.0, 1000, 1, Some(false)),
+            (100.0, 0, 0, None),
+            (0.0, 0, 0, None),
+        ] {
+            let mut all = latencies();
+            (0..short).for_each(|_| record(&mut all, 1_000_000));
+            (0..long).for_each(|_| record(&mut all, 10_000_000));
+            let objective = Objective { percentile, limit };
+            assert_eq!(objective.is_met(&all), expected, "p{percentile} of {short} and {long}");
+        }
+    }
 }

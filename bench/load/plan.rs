@@ -14,6 +14,9 @@ use crate::cli::{Arrivals, Cli, Routing};
 use crate::fleet::Offer;
 use crate::outcome::{Objective, Pace};
 use crate::peers::Spec;
+use crate::process;
+use crate::report::format;
+use crate::search;
 use crate::target::{SlotMap, Target};
 use crate::tls;
 use crate::verify::{Ledger, Stamper, TOLERANCE_MS, TOLERANCE_SECONDS_MS};
@@ -126,7 +129,7 @@ impl Plan {
             identity: cli.tls_cert.clone().zip(cli.tls_key.clone()),
         });
         let target = if cli.against.is_empty() { Some(Target::resolve(&cli.target, tls.as_ref())?) } else { None };
-        let is_local = target.as_ref().is_none_or(|target| target.address.ip().is_loopback());
+        let is_local = target.as_ref().is_none_or(|target| process::is_local(target.address));
         let cpus = cpus("--cpus", &cli.cpus, &host.affinity)?;
         let cpus = cpus.unwrap_or_else(|| default_cpus(&host.affinity, is_local, cli.connections));
         if cli.connections < cpus.len() {
@@ -256,8 +259,9 @@ impl Plan {
 
 fn check_numbers(cli: &Cli) -> Result<(), String> {
     let rate = |name: &str, rate: Option<f64>| match rate {
-        Some(rate) if !(rate.is_finite() && (0.001..=1e9).contains(&rate)) => {
-            Err(format!("{name}: {rate} is no rate: give a number of events per second, from 0.001 to 1e9"))
+        Some(rate) if !(rate.is_finite() && (0.001..=search::RATE_MAX).contains(&rate)) => {
+            let most = format::rate(search::RATE_MAX);
+            Err(format!("{name}: {rate} is no rate: give a number of events per second, from 0.001 to {most}"))
         }
         _ => Ok(()),
     };
@@ -296,6 +300,9 @@ fn check_combinations(cli: &Cli, protocol: Protocol) -> Result<(), String> {
     let is_resp = matches!(protocol, Protocol::Resp2 | Protocol::Resp3);
     if cli.routing == Routing::Cluster && !is_resp {
         return Err(format!("--routing cluster: {protocol} has no slots: give --protocol resp2 or resp3"));
+    }
+    if cli.closed && !cli.ramp.0.is_zero() {
+        return Err("--ramp: a closed loop has no rate that could grow: leave out --ramp or --closed".into());
     }
     if cli.slo.is_some() && cli.closed {
         return Err("--slo: a closed loop says nothing about latency at a load: leave out --closed".into());
@@ -341,7 +348,12 @@ fn goal(cli: &Cli, affinity: &[usize], load_cpus: &[usize]) -> Result<Goal, Stri
         let cpus = cpus("--server-cpus", &cli.server_cpus, affinity)?.unwrap_or_else(others);
         return Ok(Goal::Compare(cli.against.clone(), cli.rounds, cpus));
     }
-    Ok(if cli.slo.is_some() && cli.rate.is_none() { Goal::Search(cli.step.0) } else { Goal::Measure })
+    let Some(slo) = cli.slo.as_ref().filter(|_| cli.rate.is_none()) else { return Ok(Goal::Measure) };
+    if search::rate_min(&slo.0, cli.step.0) > search::RATE_MAX {
+        let step = cli.step.0;
+        return Err(format!("--step: within {step:?} there are too few requests to tell the --slo: give a longer one"));
+    }
+    Ok(Goal::Search(cli.step.0))
 }
 
 fn offer(cli: &Cli, workload: &Workload) -> Offer {
@@ -419,4 +431,24 @@ fn workload(cli: &Cli, protocol: Protocol) -> Result<Workload, String> {
         trace_file: cli.trace.clone(),
         preset,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::net::UdpSocket;
+
+    /// Whatever address of this machine the server is asked at, it needs the other CPUs.
+    #[test]
+    fn beside_a_server_the_load_keeps_to_one_cpu() {
+        // Connecting such a socket sends nothing: it asks the kernel which address it would use.
+        let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").map(|()| socket));
+        let own = route.and_then(|socket| socket.local_addr()).map(|address| address.ip().to_string());
+        for ip in ["127.0.0.1".to_owned(), "127.9.9.9".to_owned()].into_iter().chain(own) {
+            let cli = Cli::parse_from(["ringfence-bench", "--target", &format!("{ip}:6379")]);
+            let plan = Plan::new(cli).expect("the options are right");
+            assert_eq!(plan.cpus.len(), 1, "{ip}");
+        }
+    }
 }

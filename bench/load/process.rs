@@ -198,7 +198,7 @@ fn closeness(bound: IpAddr, target: IpAddr) -> Option<Closeness> {
 
 /// Whether this is an address of this machine: only those can be bound. Without this, a local server on all
 /// addresses would be taken for a remote one on the same port.
-fn is_local(mut address: SocketAddr) -> bool {
+pub fn is_local(mut address: SocketAddr) -> bool {
     address.set_port(0);
     UdpSocket::bind(address).is_ok()
 }

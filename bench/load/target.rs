@@ -10,6 +10,8 @@ use ringfence::base::SLOT_COUNT;
 use crate::tls::{self, Tls};
 use crate::wire::{Credentials, Expected, Progress, Protocol, Reply, Wire};
 
+/// Lists in one another in a slot map; it takes four.
+const DEPTH_MAX: usize = 8;
 /// The most that a slot map may take.
 const MAP_BYTES_MAX: usize = 16 << 20;
 /// How long one of several addresses of a host may take to accept.
@@ -272,6 +274,11 @@ enum Tree {
 impl Tree {
     /// Reads one value from `at` on. `None`: not all of it is there.
     fn read(bytes: &[u8], at: &mut usize) -> Result<Option<Tree>, ()> {
+        Self::read_within(bytes, at, DEPTH_MAX)
+    }
+
+    /// Reads one that has at most `depth` lists in one another.
+    fn read_within(bytes: &[u8], at: &mut usize, depth: usize) -> Result<Option<Tree>, ()> {
         let rest = &bytes[*at..];
         let Some(end) = rest.windows(2).position(|w| w == b"\r\n") else { return Ok(None) };
         let (head, line) = (rest[0], String::from_utf8_lossy(&rest[1.min(end)..end]).into_owned());
@@ -290,10 +297,11 @@ impl Tree {
                 Tree::Text(String::from_utf8_lossy(&text[..len]).into_owned())
             }
             b'*' | b'~' | b'%' => {
-                let count = number()? * if head == b'%' { 2 } else { 1 };
+                let depth = depth.checked_sub(1).ok_or(())?;
+                let count = number()?.saturating_mul(if head == b'%' { 2 } else { 1 });
                 let mut list = Vec::new();
                 for _ in 0..count {
-                    match Tree::read(bytes, at)? {
+                    match Tree::read_within(bytes, at, depth)? {
                         Some(tree) => list.push(tree),
                         None => return Ok(None),
                     }
@@ -347,6 +355,16 @@ mod tests {
             assert!(map_of(bytes).is_err_and(|e| e.contains(why)), "{why}");
         }
         assert_eq!(Tree::read(b"?x\r\n", &mut 0), Err(()));
+        assert_eq!(Tree::read(b"%9223372036854775807\r\n", &mut 0), Ok(None));
+    }
+
+    #[test]
+    fn lists_in_lists_without_end_are_no_map() {
+        let nested = |depth: usize| [b"*1\r\n".repeat(depth), b":1\r\n".to_vec()].concat();
+        assert!(Tree::read(&nested(DEPTH_MAX), &mut 0).is_ok_and(|tree| tree.is_some()));
+        for depth in [DEPTH_MAX + 1, 1 << 20] {
+            assert_eq!(Tree::read(&nested(depth), &mut 0), Err(()));
+        }
     }
 
     #[test]

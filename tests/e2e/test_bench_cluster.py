@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import redis
 
-from bench import Redis, Running, assert_refused, bench, counted, until
+from bench import FAILED, Redis, Running, assert_refused, bench, counted, listening, until
 from conftest import Server
 
 FORWARDS = "ringfence_cross_core_forwards_total"
@@ -166,3 +166,28 @@ def test_a_server_without_slots_is_no_cluster(tmp_path_factory, tmp_path):
     with Redis(tmp_path_factory.mktemp("alone")) as alone:
         done = bench(*alone.target, "--routing", "cluster", "--csv", tmp_path / "run.csv")
     assert_refused(done, "has no slot map", "--routing plain", files=[tmp_path])
+
+
+def test_nodes_that_send_a_request_on_in_a_circle():
+    """Each says that the other one owns the slot: after so many steps the request has failed, and the load goes on."""
+    ports = []
+
+    def answer(connection):
+        other = ports[connection.getsockname()[1] == ports[0]]
+        with contextlib.suppress(OSError):
+            while asked := connection.recv(1 << 16):
+                if b"SLOTS" in asked:
+                    connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % ports[0])
+                else:
+                    connection.sendall(b"-MOVED 7 127.0.0.1:%d\r\n" % other * asked.count(b"GET"))
+
+    with contextlib.ExitStack() as running:
+        for _ in range(2):
+            port, stop = listening(answer)
+            running.callback(stop)
+            ports.append(port)
+        load = ["--routing", "cluster", "--no-prefill", "--mix", "get=1", "--closed", "--connections", 2]
+        done = bench("--target", f"127.0.0.1:{ports[0]}", *load, "--requests", 20, "--json", limit=10)
+    assert (done.code, done.faults) == (FAILED, ["errors"]), done
+    assert done.counts["errors"] == done.counts["answered"] == 20 and done.counts["redirected"] == 20 * 16
+    assert "sent on by node after node" in done.run["examples"][0], done

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -13,6 +15,7 @@ import pytest
 
 from bench import (
     BENCH, INTERRUPTED, LOAD_CPU, PASSED, REFUSED, Memcached, Nginx, Redis, Running, assert_refused, bench,
+    listening,
 )
 from conftest import free_ports
 
@@ -35,6 +38,9 @@ IMPOSSIBLE = [
     (["--rate", "nan"], "--rate"),
     (["--rate", "many"], "--rate", "many"),
     (["--rate", "1e30"], "--rate"),
+    (["--rate", "1e9"], "--rate", "100,000,000"),
+    (["--closed", "--ramp", "1s"], "--ramp", "--closed"),
+    (["--user", "somebody", "--tls-ca", "x"], "--password", "--tls"),
     (["--rate", "100", "--closed"], "--rate", "--closed"),
     (["--duration", "5"], "--duration", "30s"),
     (["--duration", "0s"], "--duration"),
@@ -111,6 +117,20 @@ def test_files_that_cannot_be_written(option, tmp_path):
     assert_refused(bench(option, tmp_path / "folder"), option, "folder", files=[tmp_path / "folder"])
 
 
+def test_two_options_with_one_file(tmp_path):
+    (tmp_path / "link").symlink_to("report")
+    for other in ["report", "link", f"../{tmp_path.name}/report"]:
+        done = bench("--csv", tmp_path / "report", "--html", tmp_path / other)
+        assert_refused(done, "--html", "is the file of another option too")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_fifo_that_nobody_reads(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    assert_refused(bench("--csv", tmp_path / "fifo"), "--csv", "start the reader first")
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
 def test_traces_that_cannot_be_read(tmp_path):
     (tmp_path / "trace.log").write_text("1 2 3\n")
     (tmp_path / "short.be32").write_bytes(b"\0\0\0\1\0\0")
@@ -126,33 +146,6 @@ def test_traces_that_cannot_be_read(tmp_path):
         ("nowhere.be32", "No such file"),
     ]:
         assert_refused(bench("--trace", tmp_path / name), "--trace", name, word)
-
-
-def listening(answer):
-    """A port at which every connection is handed to `answer`, and the call that stops it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    connections = []
-
-    def serve():
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            connections.append(connection)
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-
-    def stop():
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-        for connection in connections:
-            connection.close()
-
-    return listener.getsockname()[1], stop
 
 
 def answering(reply, times=1 << 60, then=lambda connection: connection.recv(1 << 16)):
@@ -289,6 +282,17 @@ def test_a_server_that_is_full(tmp_path, tmp_path_factory):
     assert_refused(done, "writing the keys before the load failed", "OOM", files=[tmp_path])
 
 
+def test_a_server_that_is_silent_while_the_keys_are_written(tmp_path, tmp_path_factory):
+    """With the first write that is lost it has failed: the others would be lost one batch after the other."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        options = ["--keys", 5_000_000, "--connections", 1, "--timeout", "500ms", "--html", tmp_path / "report.html"]
+        with Running(*server.target, *options) as running:
+            running.until(lambda: server.calls().get("set", 0) > 1000)
+            server.process.send_signal(signal.SIGSTOP)
+            done = running.end(limit=15)
+    assert_refused(done, "writing the keys before the load failed", "lost: no reply to a set", files=[tmp_path])
+
+
 def test_errors_of_the_server_fail_the_run(tmp_path):
     """Without the writing ahead, the errors come under the load: they are counted, told, and fail it."""
     options = ["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"]
@@ -332,6 +336,18 @@ def test_an_interrupted_run_reports_to_people(server):
     assert "interrupted: interrupted after " in done.out and " of 20 s" in done.out, done
 
 
+def test_an_interruption_in_the_warm_up(server):
+    """What ran is told, and that none of it was measured."""
+    server.empty()
+    with Running(*server.target, "--rate", 1000, "--keys", 100, "--ramp", "1s", "--warmup", "20s") as running:
+        running.until(lambda: server.calls().get("get", 0) > 300)
+        running.interrupt()
+        done = running.end(limit=10)
+    assert (done.code, done.err) == (INTERRUPTED, ""), done
+    told = re.search(r"  interrupted: interrupted in the warm-up, after [0-9.]+ s of 21 s and ([0-9,]+) requests answered", done.out)
+    assert told and int(told[1].replace(",", "")) > 300 and "answered: nothing was measured" in done.out, done
+
+
 def test_an_interruption_while_the_keys_are_written(server, tmp_path):
     """Nothing has been measured, so that there is nothing to report."""
     server.empty()
@@ -342,6 +358,23 @@ def test_an_interruption_while_the_keys_are_written(server, tmp_path):
         done = running.end(limit=10)
     assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
     assert "interrupted" in done.err and list(tmp_path.iterdir()) == [], done
+
+
+def test_an_interruption_of_the_first_contact(tmp_path):
+    """A server that accepts and says nothing is not waited for until --timeout."""
+    contacts = []
+    port, stop = listening(contacts.append)
+    try:
+        options = ["--target", f"127.0.0.1:{port}", "--timeout", "60s", "--html", tmp_path / "report.html"]
+        with Running(*options) as running:
+            running.until(lambda: contacts)
+            running.interrupt()
+            done = running.end(limit=15)
+    finally:
+        stop()
+    assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
+    assert f"interrupted during the first contact with 127.0.0.1:{port}" in done.err, done
+    assert list(tmp_path.iterdir()) == [], done
 
 
 def test_an_interruption_while_connections_are_opened(server, tmp_path):
@@ -402,6 +435,28 @@ def test_a_comparison_is_interrupted_while_a_server_starts(tmp_path):
         done = running.end(limit=20)
     assert (done.code, done.out, len(done.err.splitlines())) == (INTERRUPTED, "", 1), done
     assert time.monotonic() - begin < 3 and list(tmp_path.iterdir()) == [], done
+
+
+def test_what_is_no_plain_file_is_written_to_and_stays_what_it_is(server, tmp_path):
+    """A FIFO is read by somebody, a link may lead to a file or to the standard output."""
+    fifo, link, out = tmp_path / "fifo", tmp_path / "link", tmp_path / "out"
+    os.mkfifo(fifo)
+    (tmp_path / "folder").mkdir()
+    link.symlink_to("folder/run.csv")
+    out.symlink_to("/proc/self/fd/1")
+    load = ["--closed", "--requests", 100, "--keys", 10]
+    for _ in range(2):
+        read = []
+        reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
+        reader.start()
+        done = bench(*server.target, *load, "--html", fifo, "--csv", link, "--hgrm", out)
+        reader.join(10)
+        assert read and read[0].startswith(b"<!DOCTYPE html>"), read
+        assert done.passed() and "#[Mean" in done.out and done.out.endswith("\nvalid\n"), done
+        assert stat.S_ISFIFO(fifo.stat().st_mode) and link.is_symlink() and out.is_symlink()
+        assert [path.name for path in (tmp_path / "folder").iterdir()] == ["run.csv"]
+        # In the second round the file is there already.
+        assert (tmp_path / "folder" / "run.csv").read_text().count("\n") >= 2
 
 
 def test_a_reader_that_has_gone(server):

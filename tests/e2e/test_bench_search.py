@@ -8,6 +8,10 @@ from bench import FAILED, INTERRUPTED, MEASUREMENTS, PASSED, Redis, Running, ben
 
 LOAD = ["--keys", 500, "--warmup", "100ms"]
 STEPS = [*LOAD, "--step", "250ms", "--duration", "500ms", "--connections", 2]
+# Below this such a step may have fewer than the twenty requests of which ten lie beyond p50.
+LOWEST = (20 + 5 * 20**0.5) / 0.25
+# How often a rate is tried when it is the measurement that fails.
+TRIES = 3
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +31,33 @@ def found(server, tmp_path_factory):
         files = ["--csv", folder / "run.csv", "--html", folder / "report.html"]
         done = bench(*server.target, *STEPS, "--slo", "p50=10ms", "--json", *files)
         assert done.err == "", done
-        # At worst the generator was late at every rate.
+        # On a machine that is busy the generator is late again and again: then the result stands against nothing.
         if done.code == PASSED:
             break
-    assert done.code == PASSED, done
+    assert done.report["search"]["best_per_s"] is not None, done
     return done, folder
+
+
+def is_flawed(step):
+    """Whether the measurement, and not the server, has failed."""
+    return bool({"generator late", "too few requests"} & {fault["kind"] for fault in step["run"]["faults"]})
 
 
 def climb(steps):
     """The rates that a search is to try, given what came of each: it doubles, and then closes in from both sides."""
-    met, missed = None, None
+    met, missed, tries = None, None, 0
     for step in steps:
         if met and missed and missed / met <= 1.05:
             return
         if met and missed:
             rate = (met * missed) ** 0.5
         else:
-            rate = 2 * met if met else max(missed / 4, 1) if missed else 1000
+            rate = 2 * met if met else max(missed / 4, LOWEST) if missed else 1000
         yield rate
+        tries += 1
+        if is_flawed(step) and tries < TRIES:
+            continue
+        tries = 0
         if step["met"]:
             met = max(met or 0, rate)
         else:
@@ -69,13 +82,14 @@ def test_a_search_finds_a_rate(found):
     assert all(step["run"]["measured_s"] == 0.5 for step in confirmations)
     assert all(step["run"]["measured_s"] == 0.25 for step in steps[: len(tried)])
     assert search["best_step"] == len(steps) - 1 and best == confirmations[-1]["offered_per_s"]
-    # Which side was the limit is decided by the lowest rate that was too much.
-    limit = min((step for step in steps if not step["met"]), key=lambda step: step["offered_per_s"])
-    assert (search["remark"] is not None) == ("generator late" in [fault["kind"] for fault in limit["run"]["faults"]])
-    assert best >= 1000 or search["remark"] is not None, done
+    # The lowest rate that was too much, in its last try, is what the result stands against.
+    above = [step for step in steps if not step["met"] and step["offered_per_s"] > best]
+    limit = [step for step in above if step["offered_per_s"] == min(step["offered_per_s"] for step in above)][-1]
+    passed = not is_flawed(limit)
+    assert (search["remark"] is None) == passed and done.code == (PASSED if passed else FAILED), done
     assert done.report["objectives"] == [{"percentile": 50.0, "limit_us": 10_000.0}]
-    assert done.report["verdict"]["result"] == "passed"
-    assert done.report["verdict"]["text"].endswith(" requests/s meet p50 <= 10 ms")
+    assert done.report["verdict"]["result"] == ("passed" if passed else "invalid")
+    assert " requests/s meet p50 <= 10 ms" in done.report["verdict"]["text"]
 
 
 def test_a_search_leaves_its_steps_in_its_files(found):
@@ -98,7 +112,7 @@ def test_a_search_prints_its_curve(server):
         done = bench(*server.target, *shorter, "--slo", "p50=3ms,p100=10s")
         if done.code == PASSED:
             break
-    assert (done.code, done.err) == (PASSED, ""), done
+    assert done.err == "" and (done.code == PASSED) == ("not valid" not in done.out), done
     lines = [line.split() for line in done.out.splitlines()]
     header = ["offered", "reached", "p50", "p99", "p99.9", "max", "server", "CPU", "verdict"]
     table = lines[lines.index(header) + 1 :]
@@ -106,19 +120,24 @@ def test_a_search_prints_its_curve(server):
     offered = [float(row[0].replace(",", "")) for row in table]
     assert len(table) >= 3 and offered == sorted(offered), done
     best, = [row for row in table if row[-1] == "best"]
-    assert f"\n{best[0]} requests/s meet p50 <= 3 ms" in done.out, done
+    assert f"{best[0]} requests/s meet p50 <= 3 ms and max <= 10 s" in done.out, done
 
 
 def test_an_objective_that_nothing_meets(server):
-    """Not even one request a second is answered within a microsecond."""
-    done = bench(*server.target, *STEPS, "--slo", "p50=1us", "--json")
-    assert (done.code, done.err) == (FAILED, ""), done
+    """No request is answered within a microsecond, at the lowest rate of which such short steps can tell."""
+    for _ in range(MEASUREMENTS):
+        done = bench(*server.target, *STEPS, "--slo", "p50=1us", "--json")
+        assert (done.code, done.err) == (FAILED, ""), done
+        if done.report["verdict"]["result"] != "invalid":
+            break
     search = done.report["search"]
     assert search["best_per_s"] is None and search["best_step"] is None
     assert [step["met"] for step in search["steps"]] == [False] * len(search["steps"])
-    assert min(step["offered_per_s"] for step in search["steps"]) == 1
-    assert done.report["verdict"]["result"] == "missed"
-    assert done.report["verdict"]["text"] == "not even 1 requests/s meet p50 <= 1 µs", done
+    assert min(step["offered_per_s"] for step in search["steps"]) == pytest.approx(LOWEST, abs=0.001)
+    verdict = done.report["verdict"]
+    if verdict["result"] != "invalid":
+        assert "give a longer one" in search["remark"], done
+        assert (verdict["result"], verdict["text"]) == ("missed", "not even 169 requests/s meet p50 <= 1 µs"), done
 
 
 def test_a_search_ends_when_it_is_interrupted(server):
@@ -132,10 +151,10 @@ def test_a_search_ends_when_it_is_interrupted(server):
     assert done.report["verdict"]["result"] == "invalid"
 
 
-def gate(server, objective):
+def gate(server, objective, rate=3000):
     """A load at a rate that everything serves, with an objective."""
     for _ in range(MEASUREMENTS):
-        done = bench(*server.target, *LOAD, "--rate", 1000, "--duration", "500ms", "--slo", objective, "--json")
+        done = bench(*server.target, *LOAD, "--rate", rate, "--duration", "500ms", "--slo", objective, "--json")
         if not was_late(done):
             break
     return done
@@ -143,9 +162,11 @@ def gate(server, objective):
 
 def test_a_gate_that_is_passed(server):
     done = gate(server, "p50=50ms,p99=1s,max=5s")
-    assert (done.code, done.err) == (PASSED, ""), done
-    assert done.report["verdict"]["result"] == "passed" and done.faults == []
-    assert done.report["verdict"]["text"].startswith("valid, objectives met: p50 <= 50 ms"), done
+    assert done.err == "" and (done.code == PASSED or was_late(done)), done
+    if not was_late(done):
+        assert done.report["verdict"]["result"] == "passed" and done.faults == []
+        text = "valid, objectives met: p50 <= 50 ms and p99 <= 1 s and max <= 5 s"
+        assert done.report["verdict"]["text"] == text, done
     assert [o["percentile"] for o in done.report["objectives"]] == [50, 99, 100]
 
 
@@ -156,11 +177,25 @@ def test_a_gate_that_is_missed(server):
     assert len(missed) == 1 and missed[0].startswith("p50 is "), done
 
 
+def test_a_gate_of_which_too_few_requests_tell(server):
+    """Of fifty requests the slowest would decide on p99.9: that is chance, and neither met nor missed."""
+    done = gate(server, "p50=10s,p99.9=10s", rate=100)
+    assert (done.code, done.err) == (FAILED, ""), done
+    fault = done.report["verdict"]["faults"][-1]
+    assert fault["kind"] == "too few requests" and done.faults.count("too few requests") == 1, done
+    assert fault["text"].startswith("p99.9 takes 10,000 requests to tell, and there were "), done
+    assert "--duration of 110 s" in fault["text"] and done.report["verdict"]["result"] == "invalid", done
+
+
 def overloaded(server, rate, *arguments):
     """A load of one connection, which takes one request after the other, at a rate far beyond that."""
     load = ["--keys", 500, "--connections", 1, "--rate", rate, "--warmup", "0s", "--duration", "500ms", "--json"]
-    done = bench(*server.target, *load, *arguments)
-    assert (done.code, done.err) == (FAILED, "") and "server overloaded" in done.faults, done
+    for _ in range(MEASUREMENTS):
+        done = bench(*server.target, *load, *arguments)
+        if not was_late(done):
+            break
+    # A generator that was late itself accuses nobody.
+    assert (done.code, done.err) == (FAILED, "") and done.faults in (["server overloaded"], ["generator late"]), done
     return done
 
 
@@ -173,7 +208,7 @@ def test_a_server_that_does_not_keep_up_is_said_to(server):
     # Poisson arrivals: 447 is a standard deviation.
     assert abs(counts["sent"] + counts["unsent"] - 200_000) < 3_000, counts
     assert latency["p50"] > 100_000
-    assert done.report["verdict"]["text"] == "valid, server overloaded"
+    assert done.report["verdict"]["text"] == ("not valid" if was_late(done) else "valid, server overloaded")
 
 
 def test_a_rate_that_is_reached_too_late_is_not_reached(server):

@@ -5,6 +5,7 @@ The lies are real ones: a second client changes what the server has while the lo
 
 import contextlib
 import shutil
+import signal
 import time
 
 import pytest
@@ -52,13 +53,13 @@ def lied_to(server, meddle, *more, load=(*LOAD, *OFTEN)):
         return running.end()
 
 
-def assert_told(done, *words):
+def assert_told(done, *words, kind="wrong replies"):
     """It fails, and one of the lines about wrong replies has all of `words`."""
     assert (done.code, done.err) == (FAILED, ""), done
-    _, _, told = done.out.partition("\nreplies that were wrong or errors:\n")
+    _, _, told = done.out.partition("\nreplies that were wrong, lost or errors:\n")
     examples, _, verdict = told.partition("\n\n")
     assert any(all(word in line for word in words) for line in examples.splitlines()), done
-    assert verdict.startswith("not valid\n") and "wrong replies: " in verdict, done
+    assert verdict.startswith("not valid\n") and f"  {kind}: " in verdict, done
 
 
 @pytest.mark.parametrize("size", [5, 24, 200, 3000])
@@ -122,8 +123,22 @@ def test_replies_that_never_come(server, protocol, stall):
         running.until(lambda: under_way(server))
         server.stall(stall)
         done = running.end()
-    assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within ")
+    assert_told(done, "lost: no reply to a ", f"from 127.0.0.1:{server.port} within ", kind="lost replies")
     assert "requests were never answered" in done.out, done
+
+
+@pytest.mark.parametrize("pace", [["--closed"], ["--rate", 500]], ids=["closed", "open"])
+def test_a_server_that_is_silent_for_good_ends_a_run_by_count(pace, tmp_path):
+    """No connection comes about any more, and the requests that are left are never made."""
+    with Redis(tmp_path) as server:
+        shape = ["--protocol", "resp3", "--connections", 2, "--keys", KEYS, "--timeout", "500ms", *pace]
+        target = ["--target", f"127.0.0.1:{server.port}"]
+        with Running(*target, *shape, "--requests", 10_000_000, "--json") as running:
+            running.until(lambda: under_way(server))
+            server.process.send_signal(signal.SIGSTOP)
+            done = running.end(limit=30)
+    assert (done.code, done.err) == (FAILED, "") and done.counts["lost"] > 0, done
+    assert any("lost: no reply to a " in example for example in done.run["examples"]), done
 
 
 @pytest.mark.parametrize("protocol", ["memcache-text", "memcache-meta"])

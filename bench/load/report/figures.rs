@@ -136,19 +136,30 @@ pub struct Check {
     pub objective: Objective,
     /// The latency found; `None` if no request was answered.
     pub found: Option<f64>,
+    /// Whether it was met; `None` if there were too few requests to tell.
+    pub met: Option<bool>,
 }
 
 impl Check {
-    /// Whether it was met. Without an answer it was not.
-    pub fn met(&self) -> bool {
-        self.found.is_some_and(|found| found <= limit_ns(&self.objective))
+    /// The word for what came of it.
+    pub fn word(&self) -> &'static str {
+        match self.met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "too few requests to tell",
+        }
     }
 }
 
 /// Every objective beside what the run found.
 pub fn checks(objectives: &[Objective], run: &Run) -> Vec<Check> {
     let latency = run.total.latency();
-    objectives.iter().map(|&objective| Check { objective, found: at(&latency, objective.percentile) }).collect()
+    let check = |&objective: &Objective| Check {
+        objective,
+        found: at(&latency, objective.percentile),
+        met: objective.is_met(&latency),
+    };
+    objectives.iter().map(check).collect()
 }
 
 /// The bound in nanoseconds.
@@ -183,6 +194,14 @@ fn step_place(step: &Step) -> String {
 pub fn best_step(search: &Search) -> Option<usize> {
     let best = search.best?;
     search.steps.iter().rposition(|step| step.met && (step.rate - best).abs() <= best.abs() * 1e-9)
+}
+
+/// What the result of a search stands against: the last try of the lowest rate above it that was not met.
+pub fn bound(search: &Search) -> Option<&Step> {
+    let best = search.best.map_or(0.0, |best| best * (1.0 + 1e-9));
+    let above = || search.steps.iter().filter(|step| !step.met && step.rate > best);
+    let lowest = above().map(|step| step.rate).min_by(f64::total_cmp)?;
+    above().rfind(|step| step.rate == lowest)
 }
 
 /// The steps of a search by rate; those of one rate in the order of trying.

@@ -21,9 +21,9 @@ pub mod json;
 pub mod text;
 
 mod compare;
-mod figures;
+pub mod figures;
 pub mod format;
-mod verdict;
+pub mod verdict;
 mod words;
 
 #[cfg(test)]

@@ -139,7 +139,11 @@ fn examples(report: &Report) -> String {
         .flat_map(|(place, run)| run.examples.iter().map(move |example| with_place(place, example)))
         .map(|line| format!("  {line}\n"))
         .collect();
-    if lines.is_empty() { String::new() } else { format!("\nreplies that were wrong or errors:\n{}", lines.concat()) }
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("\nreplies that were wrong, lost or errors:\n{}", lines.concat())
+    }
 }
 
 fn with_place(place: &str, text: &str) -> String {
@@ -162,8 +166,7 @@ fn verdict(report: &Report, judgement: &Judgement, paint: Paint) -> String {
 fn checks(objectives: &[Objective], run: &Run) -> String {
     let line = |check: figures::Check| {
         let found = format::maybe(check.found, format::duration);
-        let word = if check.met() { "met" } else { "missed" };
-        format!("  {}: {found}, {word}\n", figures::objectives_text(&[check.objective]))
+        format!("  {}: {found}, {}\n", figures::objectives_text(&[check.objective]), check.word())
     };
     figures::checks(objectives, run).into_iter().map(line).collect()
 }
@@ -171,7 +174,7 @@ fn checks(objectives: &[Objective], run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Fault;
+    use crate::outcome::{Fault, record};
     use crate::report::compare::{self, METRICS};
     use crate::report::fixture;
 
@@ -205,6 +208,15 @@ mod tests {
         assert!(line(&text, "slip").len() == 9, "{text}");
         assert!(text.contains("\nvalid, objective met: p99.9 <= 1 ms\n"), "{text}");
         assert!(!text.contains("closed loop") && !text.contains("delete"), "{text}");
+    }
+
+    #[test]
+    fn a_latency_that_is_cut_short_says_so() {
+        let mut report = fixture::run_report();
+        assert!(!render(&report, false).contains("\nlongest "));
+        let Outcome::Run(run) = &mut report.outcome else { panic!("the fixture is a run") };
+        record(&mut run.total.by_kind[0], 90_000_000_000);
+        assert_eq!(line(&render(&report, false), "longest")[1], "more than 60 s: no longer ones are told apart");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! That a load was too high for the server is a finding; that the generator was late
 //! or replies were wrong makes a run worthless.
 
-use crate::outcome::{Comparison, Fault, Outcome, Report, Run, Search, Step};
+use crate::outcome::{Comparison, Fault, Outcome, Report, Run, Search};
 
 use super::figures::{self, objectives_text};
 use super::format;
@@ -45,7 +45,9 @@ pub struct Judgement {
 pub fn fault_word(fault: &Fault) -> &'static str {
     match fault {
         Fault::Late(_) => "generator late",
+        Fault::Few(_) => "too few requests",
         Fault::Wrong(_) => "wrong replies",
+        Fault::Lost(_) => "lost replies",
         Fault::Errors(_) => "errors",
         Fault::Overloaded(_) => "server overloaded",
         Fault::Objective(_) => "objective missed",
@@ -58,6 +60,22 @@ fn is_finding(fault: &Fault) -> bool {
     matches!(fault, Fault::Objective(_) | Fault::Overloaded(_))
 }
 
+/// Whether it says that the measurement itself went wrong, so that another one may go right.
+fn is_flaw(fault: &Fault) -> bool {
+    matches!(fault, Fault::Late(_) | Fault::Few(_))
+}
+
+/// Whether a run says nothing about the server, though another one at the same load might.
+pub fn is_flawed(run: &Run) -> bool {
+    run.faults.iter().any(is_flaw)
+}
+
+/// Whether it was ended from outside.
+pub fn is_interrupted(report: &Report) -> bool {
+    let interrupted = |fault: &Fault| matches!(fault, Fault::Interrupted(_));
+    figures::runs(&report.outcome).iter().any(|(_, run)| run.faults.iter().any(interrupted))
+}
+
 /// Whether a run can prove something: requests were answered, rightly, and it was measured as it should be.
 pub fn is_valid(run: &Run) -> bool {
     run.total.counts.answered > 0 && run.faults.iter().all(is_finding)
@@ -65,7 +83,8 @@ pub fn is_valid(run: &Run) -> bool {
 
 /// Whether the load was too high for the server, going by the faults and by what was measured.
 fn is_missed(report: &Report, run: &Run) -> bool {
-    run.faults.iter().any(is_finding) || figures::checks(&report.objectives, run).iter().any(|check| !check.met())
+    run.faults.iter().any(is_finding)
+        || figures::checks(&report.objectives, run).iter().any(|check| check.met == Some(false))
 }
 
 /// What to make of the report.
@@ -111,18 +130,35 @@ fn judge_run(report: &Report, run: &Run) -> (Verdict, String) {
     }
 }
 
+/// Errors and replies that do not come above the rate that was found are what it stands against; replies that
+/// are wrong are so at any rate.
 fn judge_search(search: &Search) -> (Verdict, String) {
-    let interrupted = |step: &Step| step.run.faults.iter().any(|fault| matches!(fault, Fault::Interrupted(_)));
+    let has = |fault: fn(&Fault) -> bool| search.steps.iter().flat_map(|step| &step.run.faults).any(fault);
+    if has(|fault| matches!(fault, Fault::Interrupted(_))) {
+        return (Verdict::Invalid, "interrupted before the search had ended".into());
+    }
+    if has(|fault| matches!(fault, Fault::Wrong(_))) {
+        return (Verdict::Invalid, "not valid: replies were wrong".into());
+    }
     let wanted = match objectives_text(&search.objectives) {
         text if text.is_empty() => "what was asked".into(),
         text => text,
     };
+    let is_open = figures::bound(search).is_some_and(|step| is_flawed(&step.run));
     let lowest = search.steps.iter().map(|step| step.rate).min_by(f64::total_cmp);
     match (search.best, lowest) {
-        _ if search.steps.iter().any(interrupted) => {
-            (Verdict::Invalid, "interrupted before the search had ended".into())
+        (Some(best), _) if is_open => {
+            let best = format::rate(best);
+            (
+                Verdict::Invalid,
+                format!("not valid: at least {best} requests/s meet {wanted}, and more were not measured"),
+            )
         }
         (Some(best), _) => (Verdict::Passed, format!("{} requests/s meet {wanted}", format::rate(best))),
+        (None, Some(low)) if is_open => (
+            Verdict::Invalid,
+            format!("not valid: whether {} requests/s meet {wanted} was not measured", format::rate(low)),
+        ),
         (None, Some(low)) => (Verdict::Missed, format!("not even {} requests/s meet {wanted}", format::rate(low))),
         (None, None) => (Verdict::Invalid, "no load was tried".into()),
     }
@@ -191,6 +227,42 @@ mod tests {
         search.best = None;
         assert!(figures::best_step(search).is_none());
         assert_eq!(judge(&report).headline, "not even 20,000 requests/s meet p99.9 <= 1 ms");
+    }
+
+    #[test]
+    fn a_search_stands_against_a_rate_that_was_measured() {
+        let judged = |rate: f64, fault: Fault| {
+            let mut report = fixture::search_report();
+            let Outcome::Search(search) = &mut report.outcome else { panic!("the fixture is a search") };
+            let step = search.steps.iter_mut().find(|step| step.rate == rate).expect("it was tried");
+            step.run.faults.push(fault);
+            let judgement = judge(&report);
+            (judgement.verdict, judgement.headline)
+        };
+        let late = || Fault::Late("The generator was late.".into());
+        // 250,000 is the lowest that failed, and 280,000 lies above it.
+        assert_eq!(judged(280e3, late()).0, Verdict::Passed);
+        let (verdict, headline) = judged(250e3, late());
+        assert_eq!(verdict, Verdict::Invalid);
+        assert_eq!(headline, "not valid: at least 240,000 requests/s meet p99.9 <= 1 ms, and more were not measured");
+        assert_eq!(judged(250e3, Fault::Few("Too few.".into())).0, Verdict::Invalid);
+        // What a load that is too high does to a server is a bound like any other; lies are not.
+        assert_eq!(judged(250e3, Fault::Errors("5 replies were errors.".into())).0, Verdict::Passed);
+        assert_eq!(judged(250e3, Fault::Lost("5 were never answered.".into())).0, Verdict::Passed);
+        assert_eq!(judged(320e3, Fault::Wrong("1 reply was wrong.".into())).0, Verdict::Invalid);
+    }
+
+    #[test]
+    fn the_last_try_of_a_rate_is_what_counts() {
+        let mut report = fixture::search_report();
+        let Outcome::Search(search) = &mut report.outcome else { panic!("the fixture is a search") };
+        let mut late = search.steps.iter().find(|step| step.rate == 250e3).expect("it was tried").clone();
+        late.run.faults.push(Fault::Late("The generator was late.".into()));
+        search.steps.insert(0, late.clone());
+        assert_eq!(judge(&report).verdict, Verdict::Passed);
+        let Outcome::Search(search) = &mut report.outcome else { panic!("the fixture is a search") };
+        search.steps.push(late);
+        assert_eq!(judge(&report).verdict, Verdict::Invalid);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Sentences and table cells that the reports for people share, so that a figure is
 //! written alike on the terminal and on the page.
 
-use crate::outcome::{Comparison, Counts, Latencies, Pace, ProcessCost, Run, Search, Step};
+use crate::outcome::{Comparison, Counts, LATENCY_MAX_NS, Latencies, Pace, ProcessCost, Run, Search, Step};
 
 use super::compare::{self, METRICS, Spread};
 use super::figures::{self, Summary};
@@ -90,6 +90,10 @@ pub fn facts(run: &Run) -> Vec<(&'static str, String)> {
     }
     lines.extend(run.server.map(|server| ("server", cost(&server, run))));
     lines.push(("generator", cost(&run.generator, run)));
+    if run.total.latency().max() >= LATENCY_MAX_NS {
+        let most = format::duration_short(LATENCY_MAX_NS as f64);
+        lines.push(("longest", format!("more than {most}: no longer ones are told apart")));
+    }
     lines
 }
 

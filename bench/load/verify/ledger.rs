@@ -85,8 +85,6 @@ pub enum Left {
     Value(Option<u64>),
     /// Nothing: a removal.
     Nothing,
-    /// One or the other: the server refused it, and may have done it nevertheless.
-    Unknown,
 }
 
 /// Writes to one key that are under way, in two generations: all of the older one
@@ -175,13 +173,8 @@ impl Ledger {
             Left::Value(None) => FOREVER,
             Left::Value(Some(at)) => at.div_ceil(STEP_MS).min(UNTIL_MASK) as u32,
             Left::Nothing => ABSENT,
-            Left::Unknown => before.until,
         };
-        let after = Known {
-            floor: if left == Left::Unknown { before.floor } else { before.floor.max(ticket.floor) },
-            until,
-            mixed: !alone || left == Left::Unknown,
-        };
+        let after = Known { floor: before.floor.max(ticket.floor), until, mixed: !alone };
         self.known[id as usize].store(after.pack(), Ordering::Release);
     }
 }

@@ -41,10 +41,18 @@ pub fn judge(
 ) -> Judgement {
     let sequence = match stamper.read(id, value) {
         Found::Ours(sequence) => sequence,
+        Found::Low(low) => match latest(low, issued) {
+            Some(sequence) => sequence,
+            None => return Judgement::Wrong(format!("carries write {low}, and only {issued} were made")),
+        },
         Found::Short => return Judgement::Right,
         Found::Foreign if known.floor == 0 => return Judgement::Leftover,
         Found::Foreign => {
-            return Judgement::Wrong("is of an earlier run, though this run has written the key since".into());
+            return Judgement::Wrong(
+                "is of an earlier run, though this run has written the key since: \
+                 if another generator writes the same keys now, give each its own --key-prefix"
+                    .into(),
+            );
         }
         Found::Wrong(_) if known.floor == 0 && value.len() < stamp::HEAD_BYTES => return Judgement::Leftover,
         Found::Wrong(why) => return Judgement::Wrong(why),
@@ -67,6 +75,12 @@ pub fn judge(
     }
 }
 
+/// The last write so far whose number ends in `low`: a short value carries no more of it.
+fn latest(low: u32, issued: u64) -> Option<u64> {
+    let last = issued.checked_sub(1)?;
+    last.checked_sub((last as u32).wrapping_sub(low).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +96,28 @@ mod tests {
             Judgement::Right => "right",
             Judgement::Leftover => "leftover",
             Judgement::Wrong(why) => why,
+        }
+    }
+
+    /// Behind four thousand million writes a short value carries a number that has been there before.
+    #[test]
+    fn numbers_of_short_values_wrap() {
+        let (stamper, wrapped) = (Stamper::new(7, 100), 1u64 << 32);
+        let known = |floor| Known { floor, until: ledger::FOREVER, mixed: false };
+        for (sequence, floor, issued, expected) in [
+            (wrapped + 5, wrapped + 5, wrapped + 9, "right"),
+            (wrapped + 5, wrapped + 6, wrapped + 9, "stale"),
+            (wrapped - 1, wrapped - 1, wrapped + 9, "right"),
+            (wrapped - 1, wrapped + 1, wrapped + 9, "stale"),
+            (9, 5, 9, "only 9 were made"),
+            (8, 5, 9, "right"),
+            (wrapped + 9, 5, wrapped + 9, "right"),
+        ] {
+            for len in [8, 12, 23] {
+                let value = value(&stamper, 3, sequence, len);
+                let judgement = judge(&stamper, 3, &value, known(floor), 0, TOLERANCE_MS, issued);
+                assert!(word(&judgement).contains(expected), "{sequence} {floor} {issued}: {judgement:?}");
+            }
         }
     }
 

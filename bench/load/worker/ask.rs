@@ -96,9 +96,10 @@ impl Desk {
         if out_of_turn {
             let lane = &mut self.lanes[to as usize];
             self.wire.asking(&mut lane.out);
-            lane.flights.push_back(Flight { what: What::Greeting, intended: now, sent: now, is_turn: false });
+            lane.flights.push_back(Flight { what: What::Greeting, intended: now, sent: now, is_turn: false, hops: 0 });
         }
         flight.sent = now;
+        flight.hops += 1;
         self.transfer(index, to, flight);
     }
 
@@ -165,9 +166,9 @@ impl Desk {
         self.mark(lane);
         self.outstanding += 1;
         self.clients[client as usize].outstanding += 1;
-        if self.load.as_ref().is_some_and(|load| load.counts(flight.intended)) {
-            self.sample.counts.sent += 1;
-        }
+        let Some(load) = self.load.as_ref().filter(|load| load.counts(flight.intended)) else { return };
+        let sent = if load.is_ahead(flight.intended) { &mut self.ahead } else { &mut self.sample.counts.sent };
+        *sent += 1;
     }
 
     /// Asks for key `id`.
@@ -176,7 +177,7 @@ impl Desk {
         let lane = self.lane_of(client, id);
         self.write_key(lane, id, Wire::get);
         let what = What::Get { id, known: self.setup.ledger.known(id), bytes };
-        self.launch(lane, Flight { what, intended, sent: now, is_turn: true });
+        self.launch(lane, Flight { what, intended, sent: now, is_turn: true, hops: 0 });
     }
 
     /// Writes key `id`.
@@ -189,7 +190,7 @@ impl Desk {
         let ticket = self.setup.ledger.begin(id);
         self.write_value(lane, id, ticket.sequence, bytes, ttl_ms, now);
         let what = What::Set { id, ticket, bytes, ttl_ms };
-        self.launch(lane, Flight { what, intended, sent: now, is_turn });
+        self.launch(lane, Flight { what, intended, sent: now, is_turn, hops: 0 });
     }
 
     /// Removes key `id`.
@@ -197,7 +198,7 @@ impl Desk {
         let lane = self.lane_of(client, id);
         self.write_key(lane, id, Wire::delete);
         let what = What::Delete { id, ticket: self.setup.ledger.begin(id) };
-        self.launch(lane, Flight { what, intended, sent: now, is_turn: true });
+        self.launch(lane, Flight { what, intended, sent: now, is_turn: true, hops: 0 });
     }
 
     /// Reads several keys; in a cluster those of one group, which share a slot.
@@ -219,6 +220,6 @@ impl Desk {
             self.lanes[lane as usize].read.push_back((id, known));
         }
         self.wire.mget_end(&mut self.lanes[lane as usize].out);
-        self.launch(lane, Flight { what: What::Mget { keys }, intended, sent: now, is_turn: true });
+        self.launch(lane, Flight { what: What::Mget { keys }, intended, sent: now, is_turn: true, hops: 0 });
     }
 }

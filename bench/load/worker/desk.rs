@@ -16,6 +16,8 @@ use crate::verify::ledger::Left;
 use crate::verify::{Judgement, Known, judge};
 use crate::wire::{Item, Progress, Reply, Wire};
 
+/// How often a request may be sent on by nodes of a cluster: as often as clients commonly follow.
+const HOPS_MAX: u8 = 16;
 /// Wrong replies and errors that are described; all are counted.
 const EXAMPLES_MAX: usize = 10;
 
@@ -43,7 +45,11 @@ pub struct Desk {
     pub(super) drawn: VecDeque<Task>,
     /// Requests under way.
     pub(super) outstanding: u64,
+    /// When the server last said anything.
+    pub(super) heard: u64,
     pub(super) sample: Sample,
+    /// Requests sent that belong to the next sample.
+    pub(super) ahead: u64,
     pub(super) examples: Vec<String>,
     items: Vec<Item>,
     pub(super) name: Vec<u8>,
@@ -68,7 +74,9 @@ impl Desk {
             load: None,
             drawn: VecDeque::new(),
             outstanding: 0,
+            heard: 0,
             sample: Sample::empty(),
+            ahead: 0,
             examples: Vec::new(),
             items: Vec::with_capacity(setup.mget_keys as usize),
             name: Vec::with_capacity(256),
@@ -97,6 +105,7 @@ impl Desk {
     /// They are not what a server of this protocol answers.
     #[inline]
     pub fn received(&mut self, index: u32, bytes: &[u8], now: u64) -> Result<(), Failure> {
+        self.heard = now;
         if self.is_in_time(now) {
             self.sample.counts.bytes_received += bytes.len() as u64;
         }
@@ -161,6 +170,12 @@ impl Desk {
     /// A reply to `flight`. `raw` is all of it.
     #[inline]
     fn answered(&mut self, index: u32, flight: Flight, reply: Reply<'_>, raw: &[u8], now: u64) -> Result<(), Failure> {
+        let reply = match reply {
+            Reply::Moved { .. } | Reply::Ask { .. } if flight.hops == HOPS_MAX => Reply::Error(
+                b"sent on by node after node, and by this one too: do they agree on the owner of its slot?",
+            ),
+            reply => reply,
+        };
         let counts = &mut self.sample.counts;
         match (flight.what, reply) {
             (_, Reply::Moved { slot, node }) => return self.moved(index, flight, slot, node, now),
@@ -178,18 +193,14 @@ impl Desk {
             }
             (what, Reply::Error(text)) => {
                 counts.errors += 1;
-                let ticket = match what {
-                    What::Set { id, ticket, .. } | What::Delete { id, ticket } => Some((id, ticket)),
-                    _ => None,
-                };
-                if let Some((id, ticket)) = ticket {
-                    self.setup.ledger.end(id, ticket, Left::Unknown);
-                }
+                // A write may have been done all the same, or be done later by what stands in between: as one
+                // that is never answered it stays under way.
                 if let What::Mget { keys } = what {
                     self.lanes[index as usize].read.drain(..keys as usize);
                 }
                 let kind = flight.kind().map_or("", Kind::word);
-                self.example(|_| format!("{kind}: the server answered: {}", text.escape_ascii()));
+                let node = self.node_of(index);
+                self.example(|_| format!("{kind}: {node} answered: {}", text.escape_ascii()));
             }
             (What::Get { id, known, .. }, Reply::Hit(value)) => self.hit(id, known, value, &flight),
             (What::Get { id, known, bytes }, Reply::Miss) => {

@@ -37,6 +37,8 @@ pub struct Flight {
     pub sent: u64,
     /// Whether its reply lets its client ask again: not a handshake, nor a write that followed a miss.
     pub is_turn: bool,
+    /// How often a node of the cluster has sent it on.
+    pub hops: u8,
 }
 
 impl Flight {
@@ -140,6 +142,13 @@ impl Lane {
             read: VecDeque::new(),
             greetings: 0,
         }
+    }
+
+    /// Gives its connection up, so that another is opened when its turn comes.
+    pub fn wait(&mut self) {
+        self.state = State::Waiting;
+        // Until then replies may still come, and nobody waits for them any more.
+        self.generation = self.generation.wrapping_add(1);
     }
 
     /// Whether there is something to send.

@@ -5,8 +5,12 @@ use std::os::fd::OwnedFd;
 use super::Failure;
 use super::desk::Desk;
 use super::lane::{Flight, Lane, State, What};
+use super::load::Source;
 use crate::outcome::{Kind, record};
 use crate::tls::Session;
+
+/// Times --timeout without a word from the server after which a load that has no other end is ended.
+const SILENCES_MAX: u64 = 3;
 
 impl Desk {
     pub(super) fn add_lanes(&mut self, node: u16) {
@@ -40,7 +44,7 @@ impl Desk {
         lane.out.clear();
         lane.greetings = self.wire.greet(&mut lane.out);
         let again = std::mem::take(&mut lane.flights);
-        let greeting = Flight { what: What::Greeting, intended: now, sent: now, is_turn: false };
+        let greeting = Flight { what: What::Greeting, intended: now, sent: now, is_turn: false, hops: 0 };
         lane.flights.extend(std::iter::repeat_n(greeting, lane.greetings));
         again.into_iter().for_each(|flight| self.transfer(index, index, flight));
         Ok(())
@@ -51,7 +55,7 @@ impl Desk {
     pub(super) fn renew(&mut self, index: u32) {
         let lane = &mut self.lanes[index as usize];
         if lane.state == State::Ready {
-            lane.state = State::Waiting;
+            lane.wait();
             self.clients[lane.client as usize].unready += 1;
             self.reopen.push_back(index);
         }
@@ -123,7 +127,7 @@ impl Desk {
         let client = &mut self.clients[id as usize];
         client.unready = client.lanes.len() as u32;
         for &lane in &client.lanes {
-            self.lanes[lane as usize].state = State::Waiting;
+            self.lanes[lane as usize].wait();
             self.reopen.push_back(lane);
         }
     }
@@ -204,7 +208,7 @@ impl Desk {
         if lane.state == State::Ready {
             self.clients[lane.client as usize].unready += 1;
         }
-        lane.state = State::Waiting;
+        lane.wait();
         self.reopen.push_back(index);
         for flight in flights.iter().filter(|flight| flight.kind().is_some()) {
             self.sample.counts.lost += 1;
@@ -212,6 +216,23 @@ impl Desk {
             let waited = (now - flight.sent) / 1_000_000;
             self.example(|_| format!("lost: no reply to a {kind} from {node} within {waited} ms"));
             self.finish(index, flight, now);
+        }
+    }
+
+    /// Ends a load with which it leads nowhere to go on. By the clock a load ends anyhow; one that ends by a
+    /// count would go on for ever with a server that has gone silent. Writing the keys has failed with the first
+    /// of them.
+    pub fn give_up(&mut self, now: u64) {
+        if self.outstanding == 0 && self.backlog.is_empty() && !self.turns.is_empty() {
+            // Nothing is asked, so that there is nothing to be heard.
+            self.heard = now;
+        }
+        let Some(load) = &mut self.load else { return };
+        let silence = now.saturating_sub(self.heard.max(load.begin));
+        let is_silent = silence >= SILENCES_MAX * self.setup.timeout.as_nanos() as u64;
+        let failed = matches!(load.source, Source::Fill { .. }) && self.sample.counts.lost > 0;
+        if load.issuing && load.end == u64::MAX && (is_silent || failed) {
+            (load.issuing, load.exhausted, load.end) = (false, true, now);
         }
     }
 

@@ -76,6 +76,13 @@ impl Load {
         intended >= self.counted
     }
 
+    /// Whether a request belongs to the measured time, though what was before it has not been reported yet:
+    /// a write that follows a miss may.
+    #[inline]
+    pub fn is_ahead(&self, intended: u64) -> bool {
+        self.counted < self.measure && intended >= self.measure
+    }
+
     /// Whether requests follow a schedule.
     #[inline]
     pub fn is_open(&self) -> bool {
@@ -104,6 +111,10 @@ pub enum Task {
     Mget,
 }
 
+/// Requests that become due in one turn at most: a turn is not to take so long that as many more are due.
+const DUE_MAX: usize = 4096;
+/// Requests that may wait because no client is free: 128 MiB of them. With more there is nothing to be found out.
+pub const BACKLOG_MAX: usize = 1 << 24;
 /// Requests that are drawn together at most.
 const DRAWN_MAX: u32 = 64;
 
@@ -124,7 +135,7 @@ impl Desk {
             self.backlog.pop_front();
             self.ask_next(client, intended, now);
         }
-        loop {
+        for _ in 0..DUE_MAX {
             let Some(load) = &mut self.load else { return };
             let Pacing::Open(schedule, _) = &mut load.pacing else { return };
             let intended = load.begin + schedule.next_ns();
@@ -137,6 +148,9 @@ impl Desk {
             schedule.advance(&mut self.rng);
             if load.counts(intended) {
                 record(&mut self.sample.slip, now - intended);
+            }
+            if self.backlog.len() >= BACKLOG_MAX {
+                (load.issuing, load.exhausted, load.end) = (false, true, now);
             }
             match self.take_turn() {
                 Some(client) => self.ask_next(client, intended, now),

@@ -373,6 +373,7 @@ impl Worker {
         if now >= self.next_watch {
             self.next_watch = now + WATCH_NS;
             self.desk.watch(now)?;
+            self.desk.give_up(now);
             let finished = self.desk.load.as_ref().map_or(0, |load| load.finished);
             self.tell(News::Progress(self.desk.lanes.iter().filter(|l| l.state == State::Ready).count(), finished));
         }
@@ -393,6 +394,7 @@ impl Worker {
             return;
         }
         let mut sample = std::mem::replace(&mut self.desk.sample, Sample::empty());
+        self.desk.sample.counts.sent = std::mem::take(&mut self.desk.ahead);
         sample.time = Duration::from_nanos(end - begin);
         self.tell(News::Stretch(begin, Box::new(sample)));
         self.stretch = (end, (end + length).min(load_end), length);

@@ -17,6 +17,7 @@ use super::*;
 use crate::cli::Cli;
 use crate::outcome::Counts;
 use crate::plan::Plan;
+use crate::schedule::Schedule;
 use ringfence::base::rng::Rng;
 
 /// Time that passes from one exchange to the next.
@@ -214,6 +215,77 @@ fn what_a_waiting_lane_was_asked_is_sent_once() {
     assert!(out.starts_with(b"*2\r\n$5\r\nHELLO"), "{}", out.escape_ascii());
     assert_eq!(out.windows(3).filter(|w| w == b"GET").count(), 1, "{}", out.escape_ascii());
     assert_eq!(pair.desk.lanes[0].flights.len(), 2);
+}
+
+/// A lane that was given up may wait a while until it is closed, and the replies come after all.
+#[test]
+fn what_arrives_for_a_lane_that_waits_is_meant_for_none() {
+    let mut pair = Pair::new("--closed --connections 2 --keys 10 --mix get=1");
+    pair.begin(2);
+    pair.desk.issue(pair.now);
+    let key = |pair: &Pair, lane: u32| pair.desk.lanes[lane as usize].key(lane);
+    let is_heard =
+        |pair: &Pair, key: ringfence::io::ring::Key| key.is_generation(pair.desk.lanes[key.index as usize].generation);
+    let (lost, renewed) = (key(&pair, 0), key(&pair, 1));
+    assert!(is_heard(&pair, lost) && is_heard(&pair, renewed));
+    pair.desk.lose(0, pair.now);
+    pair.desk.renew(1);
+    assert!(!is_heard(&pair, lost) && !is_heard(&pair, renewed));
+    let mut pair = Pair::new("--closed --connections 1 --keys 10 --mix get=1");
+    let retired = key(&pair, 0);
+    pair.desk.retire(0);
+    assert!(!is_heard(&pair, retired));
+}
+
+/// The server may have done it nevertheless, or a proxy may do it later.
+#[test]
+fn a_write_that_was_answered_with_an_error_may_come_to_pass_at_any_time() {
+    let mut pair = Pair::new("--closed --connections 1 --keys 1 --mix set=1");
+    let mut replies = 0;
+    let counts = pair.run(5, |bytes| {
+        replies += 1;
+        vec![if replies == 1 { b"-ERR the node is gone\r\n".to_vec() } else { bytes }]
+    });
+    assert_eq!((counts.errors, counts.answered), (1, 5));
+    assert!(pair.desk.setup.ledger.known(0).floor <= 1, "{:?}", pair.desk.setup.ledger.known(0));
+}
+
+/// The reply that it follows comes in the measured time, before what was sent ahead of it has been reported.
+#[test]
+fn a_write_that_follows_a_miss_is_counted_in_its_own_time() {
+    let mut pair = Pair::new("--closed --connections 1 --keys 10 --mix get=1 --fill-on-miss");
+    pair.begin(1);
+    pair.desk.load.as_mut().expect("it has begun").measure = pair.now + 1;
+    pair.desk.issue(pair.now);
+    pair.exchange(&mut |bytes| vec![bytes]);
+    assert_eq!((pair.desk.sample.counts.sent, pair.desk.ahead), (1, 1));
+}
+
+/// A load whose requests nobody answers, at a rate that no memory would hold for long.
+#[test]
+fn a_rate_beyond_all_bounds_ends_the_load() {
+    let mut pair = Pair::new("--connections 1 --keys 10");
+    let (begin, end) = (pair.now, pair.now + 10_000_000_000);
+    let schedule = Schedule::new(1e8, true, 0, 0.0, &mut Rng::new(3));
+    pair.desk.begin(Load {
+        source: Source::Mix,
+        pacing: Pacing::Open(Box::new(schedule), 1),
+        begin,
+        measure: begin,
+        counted: begin,
+        end,
+        left: u64::MAX,
+        issuing: true,
+        exhausted: false,
+        finished: 0,
+    });
+    while pair.desk.load.as_ref().is_some_and(|load| load.issuing) {
+        pair.now += 1_000_000;
+        let before = pair.desk.backlog.len();
+        pair.desk.issue(pair.now);
+        assert!(pair.desk.backlog.len() <= load::BACKLOG_MAX + 1 && pair.desk.backlog.len() - before < 10_000);
+    }
+    assert!(pair.desk.load.as_ref().is_some_and(|load| load.end < end), "it goes on");
 }
 
 #[test]

@@ -119,9 +119,8 @@ fn percentile_tiles(report: &Report, run: &Run) -> Vec<Tile> {
         let Some(check) = checks.iter().find(|check| check.objective.percentile == percentile) else {
             return Tile::new(name, value, "latency");
         };
-        let word = if check.met() { "met" } else { "missed" };
-        let more = format!("limit {}: {word}", format::limit(check.objective.limit));
-        Tile::new(name, value, more).bad_if(!check.met())
+        let more = format!("limit {}: {}", format::limit(check.objective.limit), check.word());
+        Tile::new(name, value, more).bad_if(check.met != Some(true))
     };
     percentiles.into_iter().map(tile).collect()
 }
@@ -251,7 +250,7 @@ pub fn examples(report: &Report) -> String {
     if list.is_empty() {
         return list;
     }
-    format!("<section><h2>Replies that were wrong or errors</h2><ul class=\"examples\">{list}</ul></section>\n")
+    format!("<section><h2>Replies that were wrong, lost or errors</h2><ul class=\"examples\">{list}</ul></section>\n")
 }
 
 /// A run in one line, for the description of a page.
