@@ -15,14 +15,13 @@ Needs redis-benchmark and redis-server (tests/run installs them) and two CPUs.
 """
 
 import argparse
-import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
+
+from servers import Server, cpu_seconds
 
 # name: (connections, pipeline, value bytes, keys, share of SET)
 LOADS = {
@@ -36,56 +35,6 @@ LOADS = {
 }
 # What a load reaches at most, to ask for about the right number of requests.
 RATE = {1: 130_000, 16: 1_200_000, 64: 2_500_000}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def cpu_seconds(pid):
-    """Time on a CPU of all threads, from the scheduler: nanoseconds, not ticks."""
-    total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
-            total += int(f.read().split()[0])
-    return total / 1e9
-
-
-class Server:
-    def __init__(self, name, command, cpu):
-        self.name, self.port = name, free_port()
-        words = [w.replace("{port}", str(self.port)) for w in command]
-        self.process = subprocess.Popen(
-            ["taskset", "-c", str(cpu), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.3).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.end()
-                    sys.exit(f"{name} did not start: {self.process.stderr.read().decode(errors='replace')}")
-                time.sleep(0.05)
-
-    def stop(self):
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def go_on(self):
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def end(self):
-        if self.process.poll() is None:
-            self.go_on()
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 def benchmark(server, load_cpu, test, requests, load):

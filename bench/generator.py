@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 
-from compare import Server, cpu_seconds
+from servers import Server, cpu_seconds
 
 REQUESTS = {1: 80_000, 16: 1_000_000, 64: 2_000_000}
 

@@ -19,72 +19,14 @@ The target: a peak of at most 1.02 times the budget and 8 MiB, and hit ratios of
 import argparse
 import os
 import random
-import re
-import socket
 import subprocess
-import sys
 import time
 
-from compare import Server
+from servers import Client, Server, status
 
 SIZES = [100, 1024, 100 * 1024, 1024, 100]
 PART = 0.6
 OVERHEAD = 60
-BATCH = 400
-BATCH_BYTES = 4 << 20
-
-
-class Client:
-    """Pipelined GET and SET over one connection."""
-
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), 60)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.input = self.socket.makefile("rb", 1 << 20)
-
-    def sets(self, pairs, ttl_ms=None):
-        """Stores values of so many bytes; answers how many were refused."""
-        refused = 0
-        for batch in batches(pairs):
-            out = []
-            for key, size in batch:
-                tail = b"" if ttl_ms is None else b"$2\r\nPX\r\n$%d\r\n%d\r\n" % (len(str(ttl_ms)), ttl_ms)
-                words = 3 if ttl_ms is None else 5
-                out.append(b"*%d\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n" % (words, len(key), key, size))
-                out.append(b"v" * size + b"\r\n" + tail)
-            self.socket.sendall(b"".join(out))
-            refused += sum(self.input.readline()[:1] != b"+" for _ in batch)
-        return refused
-
-    def gets(self, pairs):
-        """Reads keys; answers those that were missed."""
-        missed = []
-        for batch in batches(pairs):
-            self.socket.sendall(b"".join(b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(key), key) for key, _ in batch))
-            for key, size in batch:
-                length = int(self.input.readline()[1:])
-                if length < 0:
-                    missed.append((key, size))
-                elif self.input.read(length + 2)[:-2] != b"v" * length:
-                    sys.exit(f"{key} answers what was never written")
-        return missed
-
-
-def batches(pairs):
-    batch, held = [], 0
-    for pair in pairs:
-        batch.append(pair)
-        held += pair[1]
-        if len(batch) == BATCH or held > BATCH_BYTES:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
-
-
-def status(server, field):
-    with open(f"/proc/{server.process.pid}/status") as f:
-        return int(re.search(rf"{field}:\s+(\d+)", f.read()).group(1)) * 1024
 
 
 def shift(client, size, budget, phase):
@@ -164,4 +106,5 @@ def main():
             server.end()
 
 
-main()
+if __name__ == "__main__":
+    main()
