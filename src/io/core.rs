@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Connections, Phase, Receiving};
 use super::mesh::{Mail, Mesh};
 use super::ring::{Completion, Key, RECEIVE_BYTES_MIN, Received, Ring};
+use super::stopwatch::Stopwatch;
 use crate::node::Node;
 use crate::node::mailbox::ConnId;
 use crate::node::session::{Scope, State};
@@ -109,6 +110,7 @@ pub struct Core {
     limit: Arc<ConnectionLimit>,
     connections: Connections,
     clock: Clock,
+    stopwatch: Stopwatch,
     now: Duration,
     last_input: Duration,
     news: Vec<Completion>,
@@ -135,6 +137,7 @@ impl Core {
             limit,
             connections: Connections::default(),
             clock: Clock::start(),
+            stopwatch: Stopwatch::new(Duration::ZERO),
             now: Duration::ZERO,
             last_input: Duration::ZERO,
             news: Vec::new(),
@@ -194,6 +197,7 @@ impl Core {
     pub fn turn(&mut self) -> bool {
         let reading = self.clock.read();
         self.now = reading.monotonic;
+        self.stopwatch.start(self.now);
         self.node.set_time(reading.unix_us);
         self.node.resume_stalled();
         let mut busy = self.handle_news();
@@ -202,10 +206,9 @@ impl Core {
         self.post_mail();
         self.keep_time();
         if busy {
-            let took = self.clock.monotonic() - self.now;
-            let counters = self.node.counters();
-            counters.turns += 1;
-            counters.turn_time.record(took.as_nanos() as u64);
+            let end = self.clock.monotonic();
+            self.node.counters().turns += 1;
+            self.stopwatch.stop(end, self.node.counters());
         }
         busy
     }
@@ -556,8 +559,12 @@ impl Core {
     /// A slice of background work. Answers whether more waits.
     pub fn background(&mut self, work_max: usize) -> bool {
         let reading = self.clock.read();
+        self.stopwatch.start(reading.monotonic);
         self.node.set_time(reading.unix_us);
-        self.node.advance(work_max)
+        let more = self.node.advance(work_max);
+        let end = self.clock.monotonic();
+        self.stopwatch.stop(end, self.node.counters());
+        more
     }
 
     /// Counts what buffers and sessions hold into the budget. The smallest set of receive
