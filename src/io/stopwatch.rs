@@ -19,6 +19,8 @@
 
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::clock::thread_cpu;
 use crate::node::stats::CoreSnapshot;
 
@@ -26,6 +28,8 @@ use crate::node::stats::CoreSnapshot;
 const REFERENCE_AGE_MAX: Duration = Duration::from_micros(100);
 /// Turns longer than this are looked into.
 const LONG: Duration = Duration::from_micros(250);
+/// Turns of which this much is their own are worth a line in the log.
+const TOO_LONG: Duration = Duration::from_millis(1);
 
 /// The clock that turns are timed by.
 pub struct Stopwatch {
@@ -49,14 +53,17 @@ impl Stopwatch {
         }
     }
 
-    /// It has ended: counts its time.
+    /// It has ended: counts its time. `kind` says in the log what took longer than [`TOO_LONG`].
     #[inline]
-    pub fn stop(&self, now: Duration, counters: &mut CoreSnapshot) {
+    pub fn stop(&self, now: Duration, kind: &'static str, counters: &mut CoreSnapshot) {
         let took = now.saturating_sub(self.start);
         let off = if took > LONG { off_cpu(self.reference, self.start, (now, thread_cpu())) } else { Duration::ZERO };
         counters.turn_time.record(took.as_nanos() as u64);
         counters.turn_own_time.record((took - off).as_nanos() as u64);
         counters.turn_off_cpu_ns += off.as_nanos() as u64;
+        if took - off > TOO_LONG {
+            debug!(kind, took_us = took.as_micros(), off_cpu_us = off.as_micros(), "took too long");
+        }
     }
 }
 

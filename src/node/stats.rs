@@ -146,8 +146,8 @@ impl TurnHistogram {
     /// Counts one time.
     #[inline]
     pub fn record(&mut self, ns: u64) {
-        // One nanosecond is taken off first because bounds belong to the lower bucket.
-        let units = ns.saturating_sub(1).saturating_mul(Self::UNITS_PER_MS) / 1_000_000;
+        // Units begun, less one: bounds belong to the lower bucket.
+        let units = ns.saturating_mul(Self::UNITS_PER_MS).saturating_sub(1) / 1_000_000;
         let octave = (u64::BITS as usize - Self::STEP_BITS).saturating_sub(units.leading_zeros() as usize);
         let step = (units >> octave.saturating_sub(1)) as usize & 7;
         self.buckets[(octave << Self::STEP_BITS | step).min(Self::BUCKETS - 1)] += 1;
