@@ -29,19 +29,23 @@ enum Value {
     Memory(&'static [Kind]),
     /// Times.
     Histogram(fn(&CoreSnapshot) -> &TurnHistogram),
+    /// A time that only grows, in nanoseconds.
+    TimeCounter(fn(&CoreSnapshot) -> u64),
+    /// A time that comes and goes, in nanoseconds.
+    TimeGauge(fn(&CoreSnapshot) -> u64),
 }
 
 impl Value {
     const fn kind(&self) -> &'static str {
         match self {
-            Self::Counter(_) | Self::Families(_) => "counter",
-            Self::Gauge(_) | Self::Memory(_) => "gauge",
+            Self::Counter(_) | Self::Families(_) | Self::TimeCounter(_) => "counter",
+            Self::Gauge(_) | Self::Memory(_) | Self::TimeGauge(_) => "gauge",
             Self::Histogram(_) => "histogram",
         }
     }
 }
 
-use Value::{Counter, Families, Gauge, Histogram, Memory};
+use Value::{Counter, Families, Gauge, Histogram, Memory, TimeCounter, TimeGauge};
 
 const fn row(name: &'static str, help: &'static str, value: Value) -> Metric {
     Metric { name, help, value }
@@ -144,8 +148,20 @@ const METRICS: &[Metric] = &[
     row("ringfence_turns_total", "Turns of the core's loop.", Counter(|s| s.turns)),
     row(
         "ringfence_turn_duration_seconds",
-        "How long turns of the core's loop took, waiting not included.",
+        "How long turns of the core's loop and slices of its background work took, waiting not included.",
         Histogram(|s| &s.turn_time),
+    ),
+    row("ringfence_turn_max_seconds", "The longest of these times.", TimeGauge(|s| s.turn_time.max_ns)),
+    row(
+        "ringfence_turn_own_duration_seconds",
+        "The same less the time in which the core's thread was not on a CPU. Exact for those longer than 250 µs.",
+        Histogram(|s| &s.turn_own_time),
+    ),
+    row("ringfence_turn_own_max_seconds", "The longest of these times.", TimeGauge(|s| s.turn_own_time.max_ns)),
+    row(
+        "ringfence_turn_off_cpu_seconds_total",
+        "Time in turns and slices longer than 250 µs in which the core's thread was not on a CPU.",
+        TimeCounter(|s| s.turn_off_cpu_ns),
     ),
     row("ringfence_parks_total", "Times the core parked until the kernel woke it.", Counter(|s| s.parks)),
     row(
@@ -198,6 +214,9 @@ fn samples(out: &mut String, metric: &Metric, snapshot: &CoreSnapshot) {
             }
         }
         Histogram(read) => histogram(out, name, core, read(snapshot)),
+        TimeCounter(read) | TimeGauge(read) => {
+            let _ = writeln!(out, "{name}{{core=\"{core}\"}} {}", seconds(read(snapshot)));
+        }
     }
 }
 
@@ -205,6 +224,9 @@ fn histogram(out: &mut String, name: &str, core: usize, times: &TurnHistogram) {
     let mut below = 0;
     for (i, count) in times.buckets.iter().enumerate() {
         below += count;
+        if !TurnHistogram::ends_doubling(i) {
+            continue;
+        }
         match TurnHistogram::bound_ns(i) {
             Some(ns) => {
                 let _ = writeln!(out, "{name}_bucket{{core=\"{core}\",le=\"{}\"}} {below}", seconds(ns));
@@ -310,8 +332,9 @@ mod tests {
             .map(|rest| rest.split_once("\"} ").unwrap())
             .map(|(bound, count)| (bound.replace("+Inf", "inf").parse().unwrap(), count.parse().unwrap()))
             .collect();
-        assert_eq!(buckets.len(), TurnHistogram::BUCKETS);
-        assert_eq!(buckets[..3], [(1e-6, 1), (2e-6, 3), (4e-6, 3)]);
+        assert_eq!(buckets.len(), 22);
+        assert_eq!(buckets[..3], [(976e-9, 1), (1953e-9, 3), (3906e-9, 3)]);
+        assert_eq!(buckets[11..13], [(0.002, 3), (0.004, 4)]);
         assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
         assert_eq!(buckets.last(), Some(&(f64::INFINITY, 5)));
         assert!(text.contains("ringfence_turn_duration_seconds_count{core=\"0\"} 5\n"));

@@ -18,6 +18,8 @@ const SEGMENT_BYTES_PER_STALE_ENTRY: u64 = 8;
 const SWEEP_PER_WRITE: usize = 4;
 /// How far ahead in the wheel records are prefetched.
 const PREFETCH_AHEAD: usize = 8;
+/// Giving a segment back to the system takes as long as so many small pieces of work.
+const RELEASE_WORK: usize = 32;
 
 /// Records of which `volatile-ttl` evicts the soonest.
 const SOONEST_SAMPLE: usize = 8;
@@ -49,9 +51,16 @@ impl Shard {
             left -= 1;
         }
         while left > 0 && self.arena.resident() > self.segments_allowed() && self.arena.release_one() {
-            left -= 1;
+            left = left.saturating_sub(RELEASE_WORK);
         }
         left == 0 || step == Step::Spent
+    }
+
+    /// Counts what takes time beside the requests themselves: records that were evicted, expired or written again, and
+    /// entries that were moved because a table grew. So whoever executes requests can stop after so much work.
+    #[inline]
+    pub fn work_done(&self) -> u64 {
+        self.stats.evicted + self.stats.expired + self.stats.reinserted + self.index.moved()
     }
 
     /// When [`Shard::advance`] next has an expiry to do, or earlier.

@@ -36,6 +36,8 @@ pub struct Index {
     hasher: KeyHasher,
     key_count: u64,
     bytes: u64,
+    /// Entries put into another table because theirs grew or was rebuilt.
+    moved: u64,
 }
 
 impl Index {
@@ -46,7 +48,7 @@ impl Index {
     pub fn new(hasher: KeyHasher) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(SLOT_COUNT, SlotTable::default);
-        Self { slots, flushed: Vec::new(), hasher, key_count: 0, bytes: Self::FIXED_BYTES }
+        Self { slots, flushed: Vec::new(), hasher, key_count: 0, bytes: Self::FIXED_BYTES, moved: 0 }
     }
 
     /// Where `key` lies.
@@ -74,6 +76,7 @@ impl Index {
         let table = &mut self.slots[slot.index()].table;
         if is_full(table) {
             let before = table.allocation_size();
+            self.moved += table.len() as u64;
             if is_mostly_tombstones(table) {
                 rebuild(table, rehash);
             }
@@ -186,6 +189,12 @@ impl Index {
     /// How many keys there are.
     pub fn key_count(&self) -> u64 {
         self.key_count
+    }
+
+    /// How many entries were moved because tables grew: each reads a record.
+    #[inline]
+    pub fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// Bytes that the tables take.

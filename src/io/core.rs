@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Connections, Phase, Receiving};
 use super::mesh::{Mail, Mesh};
 use super::ring::{Completion, Key, RECEIVE_BYTES_MIN, Received, Ring};
+use super::stopwatch::Stopwatch;
 use crate::node::Node;
 use crate::node::mailbox::ConnId;
 use crate::node::session::{Scope, State};
@@ -29,6 +30,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REFUSAL: &[u8] = b"-ERR max number of clients reached (limits.connections)\r\n";
 /// The part of a core's budget that its connections may hold: one half.
 const SESSIONS_PART: u64 = 2;
+/// A turn takes up nothing more once it has lasted this long. What has happened meanwhile waits for the next turn, in
+/// order, and what was executed is sent first.
+const TURN_TIME: Duration = Duration::from_micros(250);
+/// The part of it in which what earlier turns left over comes before what is new.
+const LEFT_OVER_TIME: Duration = Duration::from_micros(125);
+/// Receives that one turn handles at most: about as many sends follow, which take the kernel some microseconds each.
+const RECEIVES_MAX: usize = 256;
+/// Requests, or pieces of work as long, after which a turn looks at the clock: 25 ns for 32 requests.
+const CLOCK_EVERY: u64 = 32;
+/// Pieces of background work between two looks at the clock, some hundred nanoseconds each.
+const BACKGROUND_WORK: usize = 64;
 /// A stopping core counts as quiet after this long without input.
 const QUIET: Duration = Duration::from_millis(30);
 
@@ -109,10 +121,12 @@ pub struct Core {
     limit: Arc<ConnectionLimit>,
     connections: Connections,
     clock: Clock,
+    stopwatch: Stopwatch,
     now: Duration,
     last_input: Duration,
-    news: Vec<Completion>,
     events: usize,
+    /// Whether the last turn left something for the next, beside what the node has queued.
+    left_over: bool,
     /// Ended connections and when to close them, soonest first.
     lingering: std::collections::VecDeque<(Duration, ConnId)>,
     /// When to arm the accepts again that failed.
@@ -135,10 +149,11 @@ impl Core {
             limit,
             connections: Connections::default(),
             clock: Clock::start(),
+            stopwatch: Stopwatch::new(Duration::ZERO),
             now: Duration::ZERO,
             last_input: Duration::ZERO,
-            news: Vec::new(),
             events: 0,
+            left_over: false,
             lingering: std::collections::VecDeque::new(),
             accept_again: None,
             stopping: Stopping::No,
@@ -174,6 +189,11 @@ impl Core {
         self.events
     }
 
+    /// Whether there is something to do already, so that the core must not wait.
+    pub fn has_more(&self) -> bool {
+        self.left_over || self.node.has_waiting()
+    }
+
     /// Whether the core has been told to leave.
     pub fn is_leaving(&self) -> bool {
         matches!(self.stopping, Stopping::Leaving)
@@ -189,33 +209,52 @@ impl Core {
         self.node.counters().parks += 1;
     }
 
-    /// One turn: everything that has happened is executed, and what follows from it
+    /// One turn: what has happened is executed, as far as [`TURN_TIME`] allows, and what follows from it
     /// is queued on the ring. Answers whether there was anything.
     pub fn turn(&mut self) -> bool {
         let reading = self.clock.read();
         self.now = reading.monotonic;
+        self.stopwatch.start(self.now);
         self.node.set_time(reading.unix_us);
-        self.node.resume_stalled();
-        let mut busy = self.handle_news();
+        self.left_over = false;
+        // Each of the three gets on by a piece at least, whatever the others have.
+        let mut busy = self.handle_left_over();
+        busy |= self.handle_news();
         busy |= self.handle_mail();
         self.settle();
         self.post_mail();
         self.keep_time();
         if busy {
-            let took = self.clock.monotonic() - self.now;
-            let counters = self.node.counters();
-            counters.turns += 1;
-            counters.turn_time.record(took.as_nanos() as u64);
+            let end = self.clock.monotonic();
+            self.node.counters().turns += 1;
+            self.stopwatch.stop(end, "turn", self.node.counters());
         }
         busy
     }
 
+    /// Whether the turn has lasted as long as it may.
+    fn is_over(&self, time: Duration) -> bool {
+        self.clock.monotonic().saturating_sub(self.now) >= time
+    }
+
+    /// A slice of each session and each parcel that waits for one.
+    fn handle_left_over(&mut self) -> bool {
+        let waiting = self.node.waiting_count();
+        for _ in 0..waiting {
+            self.node.go_on();
+            if self.is_over(LEFT_OVER_TIME) {
+                break;
+            }
+        }
+        waiting > 0
+    }
+
     fn handle_news(&mut self) -> bool {
-        let mut news = std::mem::take(&mut self.news);
-        self.ring.reap(&mut news);
         self.events = 0;
-        let any = !news.is_empty();
-        for completion in news.drain(..) {
+        let (mut any, mut handled, mut look_at) = (false, 0, self.node.work_done() + CLOCK_EVERY);
+        while let Some(completion) = self.ring.next_news() {
+            any = true;
+            handled += 1;
             match completion {
                 Completion::Received { key, outcome, armed } => {
                     self.events += 1;
@@ -232,8 +271,15 @@ impl Core {
                 // A core opens no connections.
                 Completion::Woken | Completion::Connected { .. } => {}
             }
+            // A completion is work too, whatever comes of it.
+            if self.node.work_done() + handled >= look_at {
+                look_at = self.node.work_done() + handled + CLOCK_EVERY;
+                if self.is_over(TURN_TIME) || self.events >= RECEIVES_MAX {
+                    self.left_over = true;
+                    break;
+                }
+            }
         }
-        self.news = news;
         any
     }
 
@@ -336,6 +382,8 @@ impl Core {
         for from in 0..self.mesh.cores() {
             while let Some(mail) = self.mesh.receive(from) {
                 any = true;
+                // One piece of mail is taken from each core, however late it is.
+                let stop = self.is_over(TURN_TIME);
                 match mail {
                     Mail::Parcel(parcel) => self.node.deliver(from, parcel),
                     Mail::Connection(session, socket) => {
@@ -343,6 +391,10 @@ impl Core {
                         self.connections.insert(Connection::new(socket, id));
                         self.last_input = self.now;
                     }
+                }
+                if stop {
+                    self.left_over = true;
+                    break;
                 }
             }
         }
@@ -404,7 +456,7 @@ impl Core {
             Receiving::On if !wants => {
                 connection.receiving = Receiving::Stopping;
                 self.ring.cancel_receive(connection.key());
-                if move_to.is_none() {
+                if move_to.is_none() && !self.node.is_catching_up(id) {
                     self.node.counters().output_paused += 1;
                 }
             }
@@ -553,16 +605,25 @@ impl Core {
         }
     }
 
-    /// A slice of background work. Answers whether more waits.
-    pub fn background(&mut self, work_max: usize) -> bool {
+    /// A slice of background work, about as long as `time`. Answers whether more waits.
+    pub fn background(&mut self, time: Duration) -> bool {
         let reading = self.clock.read();
+        self.stopwatch.start(reading.monotonic);
         self.node.set_time(reading.unix_us);
-        self.node.advance(work_max)
+        loop {
+            let more = self.node.advance(BACKGROUND_WORK);
+            let end = self.clock.monotonic();
+            if !more || end.saturating_sub(reading.monotonic) >= time {
+                self.stopwatch.stop(end, "background", self.node.counters());
+                return more;
+            }
+        }
     }
 
     /// Counts what buffers and sessions hold into the budget. The smallest set of receive
     /// buffers belongs to what a process takes at any budget.
     pub fn account(&mut self) {
+        self.stopwatch.start(self.clock.monotonic());
         let connections = self.connections.capacity() * size_of::<Connection>();
         let receiving = self.ring.receive_bytes() - RECEIVE_BYTES_MIN;
         let io = receiving + (connections + self.ring.sending_bytes()) as u64;
@@ -573,6 +634,8 @@ impl Core {
         }
         let reserved = io + self.node.session_bytes();
         self.node.shard().set_reserved_bytes(reserved);
+        let end = self.clock.monotonic();
+        self.stopwatch.stop(end, "account", self.node.counters());
     }
 
     /// How long the shard has nothing to expire.

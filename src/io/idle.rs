@@ -22,8 +22,8 @@ use crate::control::config::values::Idle;
 const YIELD_AFTER: Duration = Duration::from_millis(1);
 /// How long a core without traffic waits in its ring before it parks.
 const PARK_AFTER: Duration = Duration::from_millis(3);
-/// Entries that one slice of background work looks at: some tens of microseconds.
-const BACKGROUND_WORK: usize = 512;
+/// How long a slice of background work takes, to some tens of microseconds.
+const BACKGROUND_TIME: Duration = Duration::from_micros(150);
 /// How often the background task looks whether there is something to do.
 const BACKGROUND_PAUSE_MIN: Duration = Duration::from_millis(1);
 const BACKGROUND_PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -141,6 +141,10 @@ impl Loop {
             pace.last_yield = now;
             return Ok(Step::Yield);
         }
+        if core.has_more() {
+            core.ring().submit()?;
+            return Ok(Step::Again);
+        }
         let quiet = now.saturating_sub(pace.last_work);
         match self.policy.mode {
             Idle::Busy => core.ring().submit()?,
@@ -192,7 +196,7 @@ impl Loop {
                 if core.is_leaving() {
                     return;
                 }
-                self.backlog.set(core.background(BACKGROUND_WORK));
+                self.backlog.set(core.background(BACKGROUND_TIME));
                 let now = core.read_time();
                 if now.saturating_sub(accounted) >= ACCOUNT_EVERY {
                     accounted = now;

@@ -9,6 +9,7 @@
 //! | `mesh` | mailboxes between cores |
 //! | `server` | start, the control thread's side, stop |
 //! | `listen`, `clock` | listening sockets; the time |
+//! | `stopwatch` | how long turns take, and what of that is their own |
 
 pub mod clock;
 mod connection;
@@ -18,5 +19,6 @@ mod listen;
 pub mod mesh;
 pub mod ring;
 mod server;
+mod stopwatch;
 
 pub use server::{CORE_MEMORY, Server, StartError};

@@ -494,11 +494,17 @@ impl Ring {
     /// Moves what has completed into `news`.
     #[inline]
     pub fn reap(&mut self, news: &mut Vec<Completion>) {
+        news.extend(std::iter::from_fn(|| self.next_news()));
+    }
+
+    /// Takes the oldest of what has completed. What is not taken stays for the next time, in order.
+    #[inline]
+    pub fn next_news(&mut self) -> Option<Completion> {
         loop {
             // One at a time: the queue's view ends before the ring is changed again.
-            let Some(entry) = self.ring.completion().next() else { return };
+            let entry = self.ring.completion().next()?;
             if let Some(completion) = self.complete(&entry) {
-                news.push(completion);
+                return Some(completion);
             }
         }
     }

@@ -17,29 +17,45 @@ const BATCH_MAX: usize = 64;
 const SPANS_KEPT_MAX: usize = 4096;
 /// Arguments that an unfinished request must have for its state to be worth keeping.
 const PARTIAL_SPANS_MIN: usize = 32;
+/// What one slice of a session's input executes at most: requests, with what they cause in the shard,
+const SLICE_WORK_MAX: u64 = 256;
+/// and bytes of input, and bytes of replies that are written beyond what was there. The last request may exceed both.
+const SLICE_INPUT_MAX: usize = 256 << 10;
+const SLICE_OUTPUT_MAX: usize = 256 << 10;
+/// Bytes of input that are parsed at a time, beyond what was read of an unfinished request already. No line is longer.
+const PARSE_BYTES_MAX: usize = 64 << 10;
 
 /// One parsed request. Positions are relative to the batch's input.
 #[derive(Clone, Copy)]
 pub(super) struct Item {
-    start: usize,
-    end: usize,
-    first_span: u32,
-    last_span: u32,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) first_span: u32,
+    pub(super) last_span: u32,
     spec: Option<&'static Spec>,
     at: At,
     owner: usize,
-    inline: bool,
+    pub(super) inline: bool,
+}
+
+/// What a slice may still do.
+#[derive(Clone, Copy)]
+struct Slice {
+    /// The node's work at which it ends.
+    work: u64,
+    /// The session's bytes of replies at which it ends.
+    output: usize,
 }
 
 /// The requests of one batch and their arguments.
 #[derive(Default)]
 pub(super) struct Batch {
     items: Vec<Item>,
-    spans: Vec<Span>,
+    pub(super) spans: Vec<Span>,
     /// Bytes of input that the items and empty requests take.
     consumed: usize,
     /// The words of an inline request, its quotes resolved.
-    inline: Vec<u8>,
+    pub(super) inline: Vec<u8>,
 }
 
 /// Why a batch ended where it did.
@@ -55,9 +71,14 @@ enum Stop {
 }
 
 impl Node {
-    /// Executes whole requests of the session's own input for as long as it may run.
+    /// Executes whole requests of the session's own input for as long as it may run, a slice at most.
     pub(super) fn run_input(&mut self, id: ConnId, session: &mut Session) {
-        if !self.may_run(session) {
+        if session.gathering.is_some() && !session.queued {
+            self.gather_on(id, session);
+        }
+        if session.queued || session.gathering.is_some() {
+            // It goes on by itself. Its input may be more than the limit, for it is not the client that is late.
+        } else if !self.may_run(session) {
             self.note_stalled(id, session);
         } else if session.input.bytes().len() >= session.need {
             let mut input = std::mem::take(&mut session.input);
@@ -65,30 +86,45 @@ impl Node {
             input.consume(consumed);
             session.input = input;
         }
-        if session.state == State::Open && session.input.bytes().len() > self.limits.request_bytes_max {
+        let is_late = session.queued || session.gathering.is_some();
+        if session.state == State::Open && !is_late && session.input.bytes().len() > self.limits.request_bytes_max {
             self.counters.limit_errors += 1;
             let max = self.limits.request_bytes_max;
             self.refuse(session, &format!("more unexecuted bytes than limits.request_bytes ({max})"));
         }
         if session.state != State::Open {
             session.input = Input::default();
+            session.gathering = None;
         }
-        if session.input_ended && self.may_run(session) {
+        if session.input_ended && !session.queued && self.may_run(session) {
             session.state = State::Draining;
         }
     }
 
-    /// Executes whole requests at the start of `input` and answers how many bytes they were.
+    /// Executes a slice of the whole requests at the start of `input` and answers how many bytes they were. If there
+    /// may be more, the session waits for its next slice.
     pub(super) fn run(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
         let mut batch = std::mem::take(&mut self.batch);
         let mut consumed = 0;
-        session.need = 0;
+        let mut need = std::mem::take(&mut session.need);
+        let slice =
+            Slice { work: self.work_done() + SLICE_WORK_MAX, output: session.output.total_bytes() + SLICE_OUTPUT_MAX };
         while self.may_run(session) {
+            if consumed >= SLICE_INPUT_MAX || self.is_over(slice, session) {
+                self.queue_rest(id, session, &input[consumed..]);
+                break;
+            }
             if let Some(skipper) = &mut session.skipper {
-                match skipper.skip(&input[consumed..]) {
+                let view = &input[consumed..][..PARSE_BYTES_MAX.min(input.len() - consumed)];
+                match skipper.skip(view) {
                     Ok((used, ended)) => {
                         consumed += used;
-                        let Some(length) = ended else { break };
+                        let Some(length) = ended else {
+                            if used > 0 && consumed < input.len() {
+                                continue;
+                            }
+                            break;
+                        };
                         session.skipper = None;
                         self.refuse_oversize(session, length);
                     }
@@ -96,20 +132,41 @@ impl Node {
                 }
                 continue;
             }
-            let stop = batch.parse(self, session, &input[consumed..]);
+            let rest = &input[consumed..];
+            let view = &rest[..rest.len().min(session.parser.position().max(need) + PARSE_BYTES_MAX)];
+            need = 0;
+            let stop = batch.parse(self, session, view);
             self.prefetch(&batch);
-            let executed = self.execute(id, session, &batch, &input[consumed..]);
-            if executed < batch.items.len() {
+            let executed = self.execute(id, session, slice, &batch, view);
+            if executed < batch.items.len() || session.gathering.is_some() {
                 // What was parsed behind this point is parsed again later.
-                consumed += batch.items[executed].start;
                 session.parser = Parser::default();
                 session.spans.clear();
                 session.need = 0;
+                if let Some(gathering) = &mut session.gathering {
+                    // The request stays where it is until it is done.
+                    let item = batch.items[executed - 1];
+                    gathering.take_request(&mut batch, item);
+                    consumed += item.start;
+                    self.queue(id, session);
+                } else {
+                    consumed += batch.items[executed].start;
+                    if self.may_run(session) {
+                        self.queue(id, session);
+                    }
+                }
                 break;
             }
             consumed += batch.consumed;
             match stop {
                 Stop::Full => {}
+                Stop::Incomplete if view.len() < rest.len() => {
+                    if batch.items.is_empty() {
+                        self.queue(id, session);
+                        break;
+                    }
+                    need = session.need;
+                }
                 Stop::Incomplete => break,
                 // The last request ended the session or made it wait: what follows is read again, if ever.
                 Stop::Oversize(..) | Stop::Malformed(_) if !self.may_run(session) => {
@@ -129,8 +186,21 @@ impl Node {
         consumed
     }
 
+    /// Whether a slice has done what it may.
+    #[inline]
+    fn is_over(&self, slice: Slice, session: &Session) -> bool {
+        self.work_done() >= slice.work || session.output.total_bytes() >= slice.output
+    }
+
+    /// Lets the session wait for its next slice, if there is anything for it to execute.
+    fn queue_rest(&mut self, id: ConnId, session: &mut Session, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.queue(id, session);
+        }
+    }
+
     /// Remembers a session that waits for room in a parcel.
-    fn note_stalled(&mut self, id: ConnId, session: &Session) {
+    pub(super) fn note_stalled(&mut self, id: ConnId, session: &Session) {
         if self.congested && session.state == State::Open {
             self.stalled.push(id);
         }
@@ -149,9 +219,9 @@ impl Node {
 
     /// Executes the batch and answers how many requests it came to execute.
     #[inline]
-    fn execute(&mut self, id: ConnId, session: &mut Session, batch: &Batch, input: &[u8]) -> usize {
+    fn execute(&mut self, id: ConnId, session: &mut Session, slice: Slice, batch: &Batch, input: &[u8]) -> usize {
         for (i, item) in batch.items.iter().enumerate() {
-            if i > 0 && !self.may_run(session) {
+            if i > 0 && (!self.may_run(session) || self.is_over(slice, session)) {
                 return i;
             }
             let buffer = if item.inline { &batch.inline } else { &input[item.start..item.end] };
@@ -183,6 +253,7 @@ impl Node {
         let Some(spec) = item.spec else {
             return self.unknown_command(session, args);
         };
+        self.executed += 1;
         self.counters.ops[family(spec) as usize] += 1;
         if !spec.accepts(args.len()) {
             return wrong_arity(session, spec.name);
@@ -263,7 +334,12 @@ impl Batch {
     fn parse(&mut self, node: &Node, session: &mut Session, input: &[u8]) -> Stop {
         self.items.clear();
         self.spans.clear();
-        self.spans.append(&mut session.spans);
+        if session.spans.len() > SPANS_KEPT_MAX {
+            // So many are not copied each time that a piece of the request arrives.
+            std::mem::swap(&mut self.spans, &mut session.spans);
+        } else {
+            self.spans.append(&mut session.spans);
+        }
         self.consumed = 0;
         let mut first = 0;
         while self.items.len() < BATCH_MAX {
@@ -301,7 +377,8 @@ impl Batch {
                 }
                 Progress::Incomplete(need) => {
                     if self.spans.len() - first >= PARTIAL_SPANS_MIN {
-                        session.spans = self.spans.split_off(first);
+                        session.spans =
+                            if first == 0 { std::mem::take(&mut self.spans) } else { self.spans.split_off(first) };
                     } else {
                         self.spans.truncate(first);
                         session.parser = Parser::default();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Node;
 use super::commands::REDIS_VERSION;
 use super::session::{Scope, Session};
-use super::stats::{CoreSnapshot, Family};
+use super::stats::{CoreSnapshot, Family, TurnHistogram};
 use crate::base::units::format_size;
 
 type Section = (&'static str, fn(&Node, &Session, &[CoreSnapshot]) -> Vec<(String, String)>);
@@ -143,9 +143,14 @@ fn replication(_: &Node, _: &Session, _: &[CoreSnapshot]) -> Vec<(String, String
 fn cores(_: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String)> {
     let line = |c: &CoreSnapshot| {
         let ops: u64 = c.ops.iter().sum();
-        let turn_us = c.turn_time.sum_ns.checked_div(c.turn_time.count * 1000).unwrap_or(0);
+        let times = |name: &str, times: &TurnHistogram| {
+            let (mean, slow, max) = (times.mean_ns() / 1000, times.quantile_ns(0.9999) / 1000, times.max_ns / 1000);
+            format!("mean_{name}_us={mean},p9999_{name}_us={slow},max_{name}_us={max}")
+        };
         let (cpu, turns, parks) = (c.cpu, c.turns, c.parks);
-        format!("cpu={cpu},commands={ops},turns={turns},mean_turn_us={turn_us},parks={parks}")
+        let (turn, own) = (times("turn", &c.turn_time), times("own", &c.turn_own_time));
+        let off_cpu = c.turn_off_cpu_ns / 1000;
+        format!("cpu={cpu},commands={ops},turns={turns},{turn},{own},off_cpu_us={off_cpu},parks={parks}")
     };
     cores.iter().map(|c| field(&format!("core{}", c.core), line(c))).collect()
 }

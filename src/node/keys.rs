@@ -2,6 +2,7 @@
 //! its owner. Commands on several keys are split and their answers gathered.
 
 use super::batch::{reply, wrong_arity};
+use super::gather::{GATHER_ARGS_MIN, Gathering};
 use super::mailbox::{ConnId, Request, Token, Work};
 use super::output::Join;
 use super::session::{Scope, Session};
@@ -46,7 +47,7 @@ impl Node {
 
     /// Notes where a plain connection's key belongs, and asks for a move if it has settled elsewhere.
     #[inline]
-    fn steer(&mut self, session: &mut Session, owner: usize) {
+    pub(super) fn steer(&mut self, session: &mut Session, owner: usize) {
         if session.scope == Scope::Host
             && let Some(core) = session.steering.note(self.core, owner)
         {
@@ -54,7 +55,7 @@ impl Node {
         }
     }
 
-    fn forward(
+    pub(super) fn forward(
         &mut self,
         token: Token,
         version: Version,
@@ -71,7 +72,7 @@ impl Node {
         self.send_request(owner, Request { token, version, command, work });
     }
 
-    fn refuse_key(&mut self, session: &mut Session, length: usize) {
+    pub(super) fn refuse_key(&mut self, session: &mut Session, length: usize) {
         self.counters.limit_errors += 1;
         let max = self.limits.key_bytes_max;
         reply(session, "").error(format!("ERR a key of {length} bytes exceeds limits.key_bytes ({max})"));
@@ -89,6 +90,10 @@ impl Node {
         let step = if gather == Gather::Pairs { 2 } else { 1 };
         if !(args.len() - 1).is_multiple_of(step) {
             return wrong_arity(session, spec.name);
+        }
+        if args.len() > GATHER_ARGS_MIN {
+            session.gathering = Some(Box::new(Gathering::new(spec, gather)));
+            return;
         }
         let keys = (1..args.len()).step_by(step);
         if let Some(i) = keys.clone().find(|&i| args.get(i).len() > self.limits.key_bytes_max) {
@@ -134,7 +139,7 @@ impl Node {
         self.places_scratch = places;
     }
 
-    fn prefetch_places(&self, places: &[(At, usize)]) {
+    pub(super) fn prefetch_places(&self, places: &[(At, usize)]) {
         if places.len() > 1 {
             places.iter().for_each(|(at, _)| self.shard.prefetch_slot(at.slot));
             places.iter().for_each(|(at, _)| self.shard.prefetch_record(*at));
@@ -164,7 +169,7 @@ impl Node {
 
 impl Gather {
     /// What is done with the key at argument `i`.
-    fn op(self, args: Args<'_>, i: usize) -> Op<'_> {
+    pub(super) fn op(self, args: Args<'_>, i: usize) -> Op<'_> {
         match self {
             Gather::List => Op::Get,
             Gather::Pairs => syntax::plain_set(args.get(i + 1)),
@@ -184,9 +189,9 @@ impl Gather {
 
 /// Adds up integer answers and keeps the first refusal.
 #[derive(Default)]
-struct Tally {
-    sum: i64,
-    error: Option<OpError>,
+pub(super) struct Tally {
+    pub(super) sum: i64,
+    pub(super) error: Option<OpError>,
 }
 
 impl Tally {

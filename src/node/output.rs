@@ -118,6 +118,11 @@ impl Output {
         std::mem::replace(&mut self.ready, empty)
     }
 
+    /// The sequence number that the next place kept will have.
+    pub fn next_sequence(&self) -> u32 {
+        self.first.wrapping_add(self.pending.len() as u32)
+    }
+
     /// Keeps a place for a reply of `parts` parts and answers its sequence number.
     pub fn expect(&mut self, join: Join, parts: u32) -> u32 {
         debug_assert!(parts > 0);
@@ -208,7 +213,7 @@ impl Join {
 }
 
 /// The number in `:n\r\n`, which is what the parts of a sum are.
-fn encoded_integer(reply: &[u8]) -> i64 {
+pub(super) fn encoded_integer(reply: &[u8]) -> i64 {
     let digits = reply.strip_prefix(b":").and_then(|r| r.strip_suffix(b"\r\n"));
     digits.and_then(crate::command::args::parse_integer).expect("the parts of a sum are integer replies")
 }

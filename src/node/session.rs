@@ -2,6 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::gather::Gathering;
 use super::output::Output;
 use super::steering::Steering;
 use crate::command::Span;
@@ -99,6 +100,10 @@ pub struct Session {
     pub(super) skipper: Option<Skipper>,
     /// Whether it is listed as having something for the io room.
     pub(super) listed: bool,
+    /// Whether it waits for its next slice: until then none of its input is executed.
+    pub(super) queued: bool,
+    /// The request at the start of `input`, if it is one of so many keys that it is executed in slices.
+    pub(super) gathering: Option<Box<Gathering>>,
 }
 
 impl Session {
@@ -122,13 +127,16 @@ impl Session {
             need: 0,
             skipper: None,
             listed: false,
+            queued: false,
+            gathering: None,
         }
     }
 
     /// Memory this session holds beyond its own struct.
     pub fn held_bytes(&self) -> usize {
         let spans = self.spans.capacity() * size_of::<Span>();
-        self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans
+        let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.held_bytes());
+        self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans + gathering
     }
 
     /// Gives up the session and what it holds.
@@ -136,11 +144,15 @@ impl Session {
         self.state = State::Broken;
         self.input = Input::default();
         self.output = Output::default();
+        self.gathering = None;
     }
 
     /// Whether it can be handed to another core now: every request answered,
     /// every reply taken.
     pub fn is_quiet(&self) -> bool {
-        self.output.is_settled() && self.output.ready_bytes() == 0 && self.in_flight_bytes == 0
+        self.output.is_settled()
+            && self.output.ready_bytes() == 0
+            && self.in_flight_bytes == 0
+            && self.gathering.is_none()
     }
 }

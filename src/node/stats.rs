@@ -85,13 +85,14 @@ pub struct MemoryStats {
     pub refs_sampled: [u64; 8],
 }
 
-/// Times, counted in buckets whose bounds double.
+/// Times, counted in buckets of which eight cover each doubling. A millisecond and its doubles and halves are bounds, because
+/// they are what times are promised in.
 ///
 /// ```text
-/// bucket   0       1       2       3     ...   20           21
-/// holds  <= 1 µs <= 2 µs <= 4 µs <= 8 µs ... <= 1.049 s   longer
+/// bucket      0          1      ...     7       ...     63     ...    71    ...   143      144
+/// holds  <= 0.98 µs  <= 1.95 µs ... <= 7.81 µs ... <= 1 ms ... <= 2 ms ... <= 1.024 s  longer
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnHistogram {
     /// Times in each bucket; not cumulative.
     pub buckets: [u64; Self::BUCKETS],
@@ -99,27 +100,79 @@ pub struct TurnHistogram {
     pub sum_ns: u64,
     /// How many times were recorded.
     pub count: u64,
+    /// The longest of them.
+    pub max_ns: u64,
+}
+
+impl Default for TurnHistogram {
+    fn default() -> Self {
+        Self { buckets: [0; Self::BUCKETS], sum_ns: 0, count: 0, max_ns: 0 }
+    }
 }
 
 impl TurnHistogram {
     /// How many buckets there are, the unbounded last one included.
-    pub const BUCKETS: usize = 22;
+    pub const BUCKETS: usize = (Self::DOUBLINGS + 1) << Self::STEP_BITS | 1;
+    /// The steps of a doubling are numbered by so many bits.
+    const STEP_BITS: usize = 3;
+    /// How often the bound of the first doubling, eight units, doubles.
+    const DOUBLINGS: usize = 17;
+    /// A millisecond has so many units.
+    const UNITS_PER_MS: u64 = 1024;
 
     /// The longest time that bucket `i` holds, or `None` for the last bucket.
     pub const fn bound_ns(i: usize) -> Option<u64> {
-        if i + 1 < Self::BUCKETS { Some(1000 << i) } else { None }
+        match Self::bound_units(i) {
+            Some(units) => Some(units * 1_000_000 / Self::UNITS_PER_MS),
+            None => None,
+        }
+    }
+
+    const fn bound_units(i: usize) -> Option<u64> {
+        if i + 1 >= Self::BUCKETS {
+            return None;
+        }
+        let (octave, step) = (i >> Self::STEP_BITS, i as u64 & 7);
+        Some(if octave == 0 { step + 1 } else { (9 + step) << (octave - 1) })
+    }
+
+    /// Whether the bound of bucket `i` is a doubling of the first, or none.
+    pub const fn ends_doubling(i: usize) -> bool {
+        match Self::bound_units(i) {
+            Some(units) => units.is_power_of_two(),
+            None => true,
+        }
+    }
+
+    /// A time that at most the part `1 - part` of all times exceeds: exact to an eighth, and never too short.
+    pub fn quantile_ns(&self, part: f64) -> u64 {
+        let wanted = (self.count as f64 * part).ceil() as u64;
+        let mut below = 0;
+        for (i, count) in self.buckets.iter().enumerate() {
+            below += count;
+            if below >= wanted {
+                return Self::bound_ns(i).unwrap_or(u64::MAX).min(self.max_ns);
+            }
+        }
+        self.max_ns
+    }
+
+    /// The mean, 0 without any times.
+    pub fn mean_ns(&self) -> u64 {
+        self.sum_ns.checked_div(self.count).unwrap_or(0)
     }
 
     /// Counts one time.
     #[inline]
     pub fn record(&mut self, ns: u64) {
-        // The number of bits in the count of whole microseconds, with one
-        // nanosecond taken off first because bounds belong to the lower bucket.
-        let microseconds = ns.saturating_sub(1) / 1000;
-        let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
-        self.buckets[bucket.min(Self::BUCKETS - 1)] += 1;
+        // Units begun, less one: bounds belong to the lower bucket.
+        let units = ns.saturating_mul(Self::UNITS_PER_MS).saturating_sub(1) / 1_000_000;
+        let octave = (u64::BITS as usize - Self::STEP_BITS).saturating_sub(units.leading_zeros() as usize);
+        let step = (units >> octave.saturating_sub(1)) as usize & 7;
+        self.buckets[(octave << Self::STEP_BITS | step).min(Self::BUCKETS - 1)] += 1;
         self.sum_ns = self.sum_ns.saturating_add(ns);
         self.count += 1;
+        self.max_ns = self.max_ns.max(ns);
     }
 }
 
@@ -171,8 +224,12 @@ pub struct CoreSnapshot {
     pub bytes_out: u64,
     /// Turns of the core's loop.
     pub turns: u64,
-    /// How long turns took, waiting not included.
+    /// How long turns and slices of background work took, waiting not included.
     pub turn_time: TurnHistogram,
+    /// The same less the time in which the core's thread was not on a CPU, as far as that is known.
+    pub turn_own_time: TurnHistogram,
+    /// Nanoseconds in long turns and slices in which the thread was not on a CPU.
+    pub turn_off_cpu_ns: u64,
     /// Times the core parked until the kernel woke it.
     pub parks: u64,
     /// Times a connection's reads paused because its replies were not taken.
@@ -189,12 +246,37 @@ mod tests {
     fn a_bound_belongs_to_the_bucket_it_closes() {
         for i in 0..TurnHistogram::BUCKETS - 1 {
             let bound = TurnHistogram::bound_ns(i).unwrap();
+            assert!(i == 0 || bound > TurnHistogram::bound_ns(i - 1).unwrap());
             let mut times = TurnHistogram::default();
             times.record(bound);
             times.record(bound + 1);
             assert_eq!(times.buckets[i], 1, "{bound} ns is in bucket {i}");
             assert_eq!(times.buckets[i + 1], 1, "{} ns is in the next", bound + 1);
         }
+    }
+
+    #[test]
+    fn a_millisecond_and_its_doubles_are_bounds() {
+        let bounds: Vec<u64> = (0..TurnHistogram::BUCKETS)
+            .filter(|&i| TurnHistogram::ends_doubling(i))
+            .filter_map(TurnHistogram::bound_ns)
+            .collect();
+        assert_eq!(bounds.len(), 21);
+        for ns in [500_000, 1_000_000, 2_000_000, 1_024_000_000] {
+            assert!(bounds.contains(&ns), "{ns} in {bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_quantile_is_never_too_short_and_at_most_an_eighth_too_long() {
+        let mut times = TurnHistogram::default();
+        (1..=10_000).for_each(|n| times.record(n * 100));
+        for (part, ns) in [(0.5, 500_000), (0.99, 990_000), (0.9999, 999_900), (1.0, 1_000_000)] {
+            let found = times.quantile_ns(part);
+            assert!((ns..=ns + ns / 8).contains(&found), "{part}: {found}");
+        }
+        assert_eq!((times.max_ns, times.mean_ns()), (1_000_000, 500_050));
+        assert_eq!(TurnHistogram::default().quantile_ns(0.9999), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::protocol::resp::Encoder;
 
 /// Keys that one `SCAN` step collects at most, whatever it was asked for: a step
 /// must stay short for the core's other clients.
-const SCAN_COUNT_MAX: i64 = 4096;
+const SCAN_COUNT_MAX: i64 = 1024;
 /// The longest pattern: matching takes time in proportion to it, for each key.
 const PATTERN_BYTES_MAX: usize = 1024;
 /// Keys that one `SCAN` step collects if nothing is said.

@@ -12,6 +12,7 @@ mod moves;
 mod pipelines;
 mod requests;
 mod settings;
+mod slices;
 mod sweeps;
 
 use super::*;
@@ -52,6 +53,10 @@ struct Client {
 
 impl Host {
     fn new(cores: usize, limits: Limits) -> Self {
+        Self::with_memory(cores, limits, 4 << 20)
+    }
+
+    fn with_memory(cores: usize, limits: Limits, budget_bytes: u64) -> Self {
         let hasher = KeyHasher::new(7);
         let mut slots = vec![Vec::new(); cores];
         for (i, first) in (0..SLOT_COUNT as u16).step_by(usize::from(RANGE_SLOTS)).enumerate() {
@@ -60,7 +65,7 @@ impl Host {
         let topology = Topology::new(3, None, slots.into_iter().map(|ranges| (7000, ranges)).collect()).unwrap();
         let node = |core| {
             let config = ShardConfig {
-                budget_bytes: 4 << 20,
+                budget_bytes,
                 reach_bytes: 0,
                 policy: Policy::Clock,
                 seed: 1,
@@ -104,11 +109,17 @@ impl Host {
                 self.mail[from][to].push_back(parcel);
             }
         }
-        self.nodes[from].resume_stalled();
     }
 
-    /// Delivers the oldest parcel from one core to another: whether there was one.
+    /// Delivers the oldest parcel from one core to another and lets that finish what it can: whether there was one.
     fn arrive(&mut self, from: usize, to: usize) -> bool {
+        let any = self.drop_off(from, to);
+        while self.nodes[to].go_on() {}
+        any
+    }
+
+    /// Delivers the oldest parcel, of which a slice is executed.
+    fn drop_off(&mut self, from: usize, to: usize) -> bool {
         let parcel = self.mail[from][to].pop_front();
         parcel.map(|parcel| self.nodes[to].deliver(from, parcel)).is_some()
     }
@@ -118,11 +129,14 @@ impl Host {
         loop {
             let mut any = false;
             for from in 0..self.nodes.len() {
+                while self.nodes[from].go_on() {
+                    any = true;
+                }
                 self.post(from);
                 for to in 0..self.nodes.len() {
                     any |= self.arrive(from, to);
                 }
-                any |= self.nodes[from].has_parcels();
+                any |= self.nodes[from].has_parcels() || self.nodes[from].has_waiting();
             }
             if !any {
                 return;

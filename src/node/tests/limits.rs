@@ -147,13 +147,14 @@ fn full_parcels_of_replies_turn_nothing_around() {
     let huge = 1 << 30;
     let limits =
         Limits { value_bytes_max: 1 << 20, output_soft_bytes_max: huge, output_hard_bytes_max: huge, ..LIMITS };
-    let mut host = Host::new(2, limits);
+    let mut host = Host::with_memory(2, limits, 64 << 20);
     let (big, count) = (key_on(&host, 1, 0), key_on(&host, 1, 1));
     let mut client = host.connect(0, Scope::Core);
     let (get, incr) = (words(&format!("get {big}")), words(&format!("incr {count}")));
     let set = request(&["set", &big, &value_of(1 << 20)]);
     for asked in [[set, get.repeat(40), incr.clone()].concat(), incr.repeat(2), incr] {
         host.feed(&client, &asked);
+        while host.nodes[0].go_on() {}
         host.post(0);
         assert!(host.arrive(0, 1));
         assert!(host.nodes[1].outbox[0].bytes.len() < REPLIES_BYTES_MAX + (2 << 20));
@@ -175,7 +176,7 @@ fn full_parcels_make_sessions_wait() {
         output_hard_bytes_max: 1 << 30,
         ..LIMITS
     };
-    let mut host = Host::new(2, limits);
+    let mut host = Host::with_memory(2, limits, 64 << 20);
     let there = key_on(&host, 1, 0);
     let mut clients: Vec<_> = (0..3).map(|_| host.connect(0, Scope::Core)).collect();
     let set = request(&["set", &there, &value_of(1 << 20)]);
@@ -183,6 +184,7 @@ fn full_parcels_make_sessions_wait() {
     for client in &clients {
         host.feed(client, &stream);
     }
+    while host.nodes[0].go_on() {}
     assert!(host.nodes[0].outbox[1].bytes.len() <= REQUESTS_BYTES_MAX + (1 << 20) + 64);
     assert!(host.nodes[0].outbox[1].requests.len() < 180);
     host.carry();

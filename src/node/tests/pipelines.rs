@@ -40,7 +40,8 @@ pub(super) fn disturbed(cores: usize, stream: &[u8], limits: Limits, how: Distur
                 rest = after;
             }
             4 | 5 => host.post(from),
-            6 | 7 => drop(host.arrive(from, to)),
+            6 => drop(host.drop_off(from, to)),
+            7 => drop(host.nodes[from].go_on()),
             8 => drop(host.take(&mut client)),
             9 => drop(host.confirm(&mut client)),
             10 => {

@@ -95,6 +95,12 @@ pub struct Parser {
 }
 
 impl Parser {
+    /// Bytes of the unfinished request that are read and need not be looked at again.
+    #[inline]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     /// Reads on in `input`, which begins at the request's first byte. `spans`
     /// collects the arguments, relative to that byte; on `Done` it holds them all,
     /// on `Incomplete` those found so far, to be handed in again with more input.
