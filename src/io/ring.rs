@@ -115,7 +115,7 @@ pub enum Received {
     Data(Lent),
     /// The peer has closed its side.
     End,
-    /// All receive buffers were lent out.
+    /// All receive buffers in use were lent out. More are in use now, if there are more.
     Starved,
     /// It was cancelled.
     Cancelled,
@@ -214,6 +214,8 @@ struct Buffers {
     bytes: usize,
     /// How many buffers there are: a power of two, at most [`BUFFERS_MAX`].
     count: u16,
+    /// How many of them are in use. The others take no memory yet.
+    offered: u16,
     tail: u16,
 }
 
@@ -230,7 +232,7 @@ impl Buffers {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { base: base.cast(), bytes, count, tail: 0 })
+        Ok(Self { base: base.cast(), bytes, count, offered: 0, tail: 0 })
     }
 
     fn buffer(&self, id: u16) -> *mut u8 {
@@ -250,6 +252,14 @@ impl Buffers {
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Puts twice as many buffers into use as are now, as far as there are so many.
+    fn offer_more(&mut self) {
+        let wanted = (self.offered * 2).clamp(BUFFERS_MIN, self.count);
+        (self.offered..wanted).for_each(|id| self.offer(id));
+        self.offered = wanted;
+        self.publish();
     }
 
     /// Makes the offered buffers visible to the kernel.
@@ -286,7 +296,8 @@ impl Ring {
         Self::receiving(RECEIVE_BYTES_MAX)
     }
 
-    /// A ring for the calling thread, with receive buffers of about `bytes` bytes, as far as that makes sense.
+    /// A ring for the calling thread, with receive buffers of at most about `bytes` bytes, as far as that
+    /// makes sense. They come into use as receives find none that is free.
     ///
     /// # Errors
     /// The kernel does not allow it, or lacks what the ring needs (Linux 6.1).
@@ -309,8 +320,7 @@ impl Ring {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(buffers.base as u64, count, BUFFER_GROUP, 0)?;
         }
-        (0..count).for_each(|id| buffers.offer(id));
-        buffers.publish();
+        buffers.offer_more();
         let gathers = ring.params().is_feature_min_timeout();
         Ok(Self {
             ring,
@@ -324,9 +334,9 @@ impl Ring {
         })
     }
 
-    /// Memory of the receive buffers.
+    /// Memory of the receive buffers that are in use.
     pub fn receive_bytes(&self) -> u64 {
-        u64::from(self.buffers.count) * BUFFER_BYTES as u64
+        u64::from(self.buffers.offered) * BUFFER_BYTES as u64
     }
 
     /// The ring's descriptor, by which other cores wake it.
@@ -521,7 +531,10 @@ impl Ring {
                         Some(id) => Received::Data(Lent { id, len: result as u32 }),
                         None => Received::Failed(io::Error::other("data without a buffer")),
                     },
-                    code if code == -libc::ENOBUFS => Received::Starved,
+                    code if code == -libc::ENOBUFS => {
+                        self.buffers.offer_more();
+                        Received::Starved
+                    }
                     code if code == -libc::ECANCELED => Received::Cancelled,
                     code => Received::Failed(io::Error::from_raw_os_error(-code)),
                 };

@@ -221,12 +221,18 @@ fn without_free_buffers_a_receive_starves_and_later_loses_nothing() {
     }
     let keys = [ONE, TWO];
     keys.iter().zip(&ends).for_each(|(&key, (ours, _))| desk.ring.receive(key, ours.as_raw_fd()));
-    let (mut held, mut starved) = (Vec::new(), Vec::new());
+    let (mut held, mut starved, mut growths) = (Vec::new(), Vec::new(), Vec::new());
+    assert_eq!(desk.ring.receive_bytes(), RECEIVE_BYTES_MIN);
     while starved.len() < 2 {
         match desk.received() {
             (key, Received::Data(lent), armed) => {
                 assert!(armed, "a receive with buffers left goes on");
                 held.push((key, lent));
+            }
+            (key, Received::Starved, armed) if held.len() < usize::from(BUFFERS_MAX) => {
+                assert!(!armed && desk.ring.receive_bytes() > held.len() as u64 * BUFFER_BYTES as u64);
+                growths.push(desk.ring.receive_bytes());
+                desk.ring.receive(key, ends[key.index as usize - 1].0.as_raw_fd());
             }
             (key, Received::Starved, armed) => {
                 assert!(!armed && !starved.contains(&key));
@@ -236,6 +242,7 @@ fn without_free_buffers_a_receive_starves_and_later_loses_nothing() {
         }
     }
     assert_eq!(held.len(), usize::from(BUFFERS_MAX), "starved means that every buffer was lent out");
+    assert!(growths.is_sorted() && growths.first() == Some(&(2 * RECEIVE_BYTES_MIN)), "{growths:?}");
     desk.assert_quiet();
     let mut got = [Vec::new(), Vec::new()];
     for (key, lent) in held {
