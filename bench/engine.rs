@@ -107,6 +107,7 @@ fn shard(hasher: &KeyHasher, budget_bytes: u64) -> Shard {
         budget_bytes,
         reach_bytes: 0,
         policy: Policy::Clock,
+        huge_pages: true,
         value_bytes_max: 1 << 20,
         seed: 1,
         hasher: hasher.clone(),

@@ -88,7 +88,8 @@ fn footprint(trace: &Trace) -> u64 {
 fn replay(trace: &Trace, budget_bytes: u64, policy: Policy) -> (f64, f64) {
     let hasher = KeyHasher::new(SEED);
     let value_bytes_max = 64 << 20;
-    let config = ShardConfig { budget_bytes, reach_bytes: 0, policy, value_bytes_max, seed: SEED, hasher };
+    let config =
+        ShardConfig { budget_bytes, reach_bytes: 0, policy, huge_pages: false, value_bytes_max, seed: SEED, hasher };
     let hasher = KeyHasher::new(SEED);
     let mut shard = Shard::new(config).expect("a workable budget");
     let value = vec![b'x'; 64 << 20];

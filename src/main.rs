@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -11,7 +13,7 @@ use tracing::info;
 use ringfence::base::units::format_size;
 use ringfence::control::admin::Admin;
 use ringfence::control::cli::Cli;
-use ringfence::control::host::HostFacts;
+use ringfence::control::host::{self, HostFacts};
 use ringfence::control::logging;
 use ringfence::control::panic;
 use ringfence::control::plan::Plan;
@@ -57,6 +59,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     announce(&plan);
     let watched = server.clone();
     std::thread::spawn(move || end_with_a_core(&watched));
+    let counted = server.clone();
+    std::thread::spawn(move || count_huge_pages(&counted));
     let signal = signals.forever().next();
     info!(signal, "stopping");
     let in_order = server.stop();
@@ -96,6 +100,17 @@ fn end_with_a_core(server: &Server) {
     if let Some((core, reason)) = server.watch() {
         eprintln!("ringfence: core {core} ended: {reason}");
         std::process::exit(1);
+    }
+}
+
+/// How often the huge pages are counted, which takes the kernel some milliseconds.
+const HUGE_PAGES_EVERY: Duration = Duration::from_secs(10);
+
+/// Keeps the count of huge pages up to date. Where the kernel does not tell, it stays 0.
+fn count_huge_pages(server: &Server) {
+    while let Ok(bytes) = host::huge_page_bytes() {
+        server.huge_page_bytes().store(bytes, Ordering::Relaxed);
+        std::thread::sleep(HUGE_PAGES_EVERY);
     }
 }
 

@@ -115,9 +115,20 @@ fn affinity(root: &Path) -> Result<Vec<usize>, HostError> {
     Ok(ranges.into_iter().flat_map(|(first, last)| first..=last).collect())
 }
 
+/// How much of this process's memory is in huge pages.
+///
+/// # Errors
+/// If /proc does not tell.
+pub fn huge_page_bytes() -> Result<u64, HostError> {
+    kibibytes(Path::new("/"), "proc/self/smaps_rollup", "AnonHugePages:")
+}
+
 fn machine_memory(root: &Path) -> Result<u64, HostError> {
-    let field = "MemTotal:";
-    let (path, text) = line(root, "proc/meminfo", field)?;
+    kibibytes(root, "proc/meminfo", "MemTotal:")
+}
+
+fn kibibytes(root: &Path, file: &str, field: &'static str) -> Result<u64, HostError> {
+    let (path, text) = line(root, file, field)?;
     let kib = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or(HostError::Unexpected { path, field })
 }

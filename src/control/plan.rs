@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::config::ranges::{format_list, format_ranges};
-use super::config::values::{CpuList, Eviction, Idle};
+use super::config::values::{CpuList, Eviction, HugePages, Idle};
 use super::config::{Config, ConfigError, Log};
 use super::host::HostFacts;
 use crate::base::SLOT_COUNT;
@@ -95,6 +95,8 @@ pub struct Plan {
     pub control_cpu: Option<usize>,
     /// What a full core does.
     pub eviction: Eviction,
+    /// Whether its memory asks for huge pages.
+    pub huge_pages: HugePages,
     /// What a core does with nothing to do.
     pub idle: Idle,
     /// How long an adaptive core polls before it parks.
@@ -157,6 +159,7 @@ impl Config {
                 })
                 .collect(),
             eviction: self.eviction,
+            huge_pages: self.huge_pages,
             idle: self.cores.idle,
             spin: self.cores.spin.0,
             gather: self.cores.gather.0,

@@ -108,6 +108,7 @@ impl Chain {
 /// The segments and the mapping they lie in.
 pub struct Arena {
     memory: Memory,
+    huge_pages: bool,
     segments: Vec<Segment>,
     shift: u32,
     chains: [Chain; Log::ALL.len()],
@@ -120,16 +121,18 @@ pub struct Arena {
 
 impl Arena {
     /// Maps the segments that fit in `budget_bytes`, and sets addresses aside for
-    /// as many as `reach_bytes` would hold.
+    /// as many as `reach_bytes` would hold. Segments of a huge page's size ask for
+    /// one if `huge_pages`.
     ///
     /// # Errors
     /// The system's error number.
-    pub fn new(budget_bytes: u64, reach_bytes: u64) -> Result<Self, i32> {
+    pub fn new(budget_bytes: u64, reach_bytes: u64, huge_pages: bool) -> Result<Self, i32> {
         let shift = Self::shift_for(budget_bytes);
         let reach = (budget_bytes.max(reach_bytes) >> shift) as usize;
         let memory = Memory::reserve(reach << shift)?;
         let mut arena = Self {
             memory,
+            huge_pages: huge_pages && 1 << shift == HUGE_PAGE_BYTES,
             segments: Vec::new(),
             shift,
             chains: [Chain::EMPTY; Log::ALL.len()],
@@ -158,7 +161,7 @@ impl Arena {
             return Ok(());
         }
         self.memory.grow(count << self.shift)?;
-        self.memory.advise_huge(self.segment_bytes() == HUGE_PAGE_BYTES);
+        self.memory.advise_huge(self.huge_pages);
         let free =
             || Segment { state: State::Free, log: Log::Main, used: 0, live: 0, older: NONE, newer: NONE, base: 0 };
         self.segments.resize_with(count, free);
@@ -609,7 +612,7 @@ mod tests {
 
     #[test]
     fn segments_are_sealed_in_order_and_freed_when_all_is_dead() {
-        let mut arena = Arena::new(32 << 20, 0).expect("mapped");
+        let mut arena = Arena::new(32 << 20, 0, false).expect("mapped");
         let records: Vec<Loc> = (0..200).map(|_| append(&mut arena, 1000)).collect();
         assert_eq!(arena.in_use(), 4);
         let oldest = arena.oldest(Log::Main).expect("sealed");
@@ -630,7 +633,7 @@ mod tests {
 
     #[test]
     fn released_segments_are_not_resident() {
-        let mut arena = Arena::new(32 << 20, 0).expect("mapped");
+        let mut arena = Arena::new(32 << 20, 0, false).expect("mapped");
         for _ in 0..200 {
             append(&mut arena, 1000);
         }

@@ -64,6 +64,8 @@ pub struct ShardConfig {
     pub reach_bytes: u64,
     /// What gives way when the budget is reached.
     pub policy: Policy,
+    /// Whether segments that are as large as a huge page ask for one.
+    pub huge_pages: bool,
     /// The longest value accepted; at most [`VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
     /// Decides what happens by chance.

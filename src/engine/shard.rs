@@ -71,7 +71,7 @@ impl Shard {
         }
         Ok(Self {
             index: Index::new(config.hasher),
-            arena: Arena::new(config.budget_bytes, config.reach_bytes.min(Self::BUDGET_BYTES_MAX))
+            arena: Arena::new(config.budget_bytes, config.reach_bytes.min(Self::BUDGET_BYTES_MAX), config.huge_pages)
                 .map_err(EngineError::Mapping)?,
             wheel: Wheel::new(),
             hand: Hand::new(config.seed),

@@ -79,8 +79,16 @@ const SEED: u64 = 42;
 fn shard(budget_bytes: u64, policy: Policy) -> Shard {
     let hasher = KeyHasher::new(SEED);
     let reach_bytes = budget_bytes * 4;
-    Shard::new(ShardConfig { budget_bytes, reach_bytes, policy, value_bytes_max: 64 << 20, seed: SEED, hasher })
-        .expect("the budget is workable")
+    Shard::new(ShardConfig {
+        budget_bytes,
+        reach_bytes,
+        policy,
+        huge_pages: false,
+        value_bytes_max: 64 << 20,
+        seed: SEED,
+        hasher,
+    })
+    .expect("the budget is workable")
 }
 
 fn at(key: &[u8]) -> At {

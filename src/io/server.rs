@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::mesh::Mesh;
 use super::ring::{Ring, eventfd};
 use crate::base::{KeyHasher, UnixMillis};
 use crate::control::admin::CoreDirectory;
+use crate::control::config::values::HugePages;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
 use crate::engine::{EngineError, Shard, ShardConfig};
 use crate::node::session::Scope;
@@ -133,6 +134,7 @@ pub struct Server {
     cores: Vec<CoreHandle>,
     ready: AtomicBool,
     ended: Mutex<Receiver<(usize, Option<String>)>>,
+    huge_page_bytes: Arc<AtomicU64>,
 }
 
 struct CoreHandle {
@@ -175,6 +177,7 @@ impl Server {
         let (made, all_made) = channel();
         let (ended, all_ended) = channel();
         let started_at = UnixMillis(unix_us() / 1000);
+        let huge_page_bytes = Arc::new(AtomicU64::new(0));
         let run_id = format!("{:016x}{:016x}{:08x}", random_seed(), random_seed(), std::process::id());
         let (mut handles, mut ring_senders, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for (core, mesh) in plan.cores.iter().zip(Mesh::build(plan.cores.len())) {
@@ -190,6 +193,7 @@ impl Server {
                 settings: settings(plan),
                 budgets: plan.cores.iter().map(budget).collect(),
                 policy: plan.eviction.policy,
+                huge_page_bytes: huge_page_bytes.clone(),
             };
             let hasher = KeyHasher::new(seed);
             let setup = CoreSetup {
@@ -228,7 +232,7 @@ impl Server {
             }
         };
         ring_senders.iter().for_each(|sender| drop(sender.send(rings.clone())));
-        Ok(Server { cores: handles, ready: AtomicBool::new(true), ended: all_ended.into() })
+        Ok(Server { cores: handles, ready: AtomicBool::new(true), ended: all_ended.into(), huge_page_bytes })
     }
 
     fn order(&self, core: &CoreHandle, order: Order) {
@@ -237,6 +241,11 @@ impl Server {
         }
         // A full stream has woken the core already.
         let _ = (&core.signal).write(&[1]);
+    }
+
+    /// Where to put how much of the process's memory is in huge pages, for `INFO` to tell.
+    pub fn huge_page_bytes(&self) -> &AtomicU64 {
+        &self.huge_page_bytes
     }
 
     /// Waits until a core ends although nobody told it to. Answers which, and why; `None`
@@ -351,6 +360,7 @@ fn shard_config(plan: &Plan, core: &CorePlan, hasher: KeyHasher) -> ShardConfig 
         budget_bytes: core.memory_bytes,
         reach_bytes: core.memory_reach_bytes,
         policy: plan.eviction.policy,
+        huge_pages: plan.huge_pages == HugePages::Auto,
         value_bytes_max: plan.limits.value_bytes,
         seed: random_seed(),
         hasher,

@@ -1,6 +1,7 @@
 //! The text of `INFO`, from the counters of every core.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use super::Node;
 use super::commands::REDIS_VERSION;
@@ -90,6 +91,7 @@ fn memory(node: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, Stri
         field("maxmemory", budget),
         field("maxmemory_human", format_size(budget).replace(' ', "")),
         field("maxmemory_policy", node.server.policy.name()),
+        field("huge_page_bytes", node.server.huge_page_bytes.load(Ordering::Relaxed)),
     ];
     for core in cores {
         let m = &core.memory;

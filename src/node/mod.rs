@@ -28,6 +28,8 @@ pub mod topology;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use batch::Batch;
 use mailbox::{Body, ConnId, Parcel, Request, Token, Work};
@@ -78,6 +80,8 @@ pub struct ServerInfo {
     pub budgets: Vec<Budget>,
     /// What gives way when it is full.
     pub policy: Policy,
+    /// How much of the process's memory is in huge pages, kept up to date by the control thread.
+    pub huge_page_bytes: Arc<AtomicU64>,
 }
 
 /// All that a node is made of.

@@ -68,6 +68,7 @@ impl Host {
                 budget_bytes,
                 reach_bytes: 0,
                 policy: Policy::Clock,
+                huge_pages: false,
                 seed: 1,
                 value_bytes_max: limits.value_bytes_max,
                 hasher: hasher.clone(),
@@ -81,6 +82,7 @@ impl Host {
                 settings: vec![("save".into(), String::new())],
                 budgets: vec![Budget { bytes: (2520 << 10) / cores as u64, least: 1 << 20, most: 1 << 20 }; cores],
                 policy: Policy::Clock,
+                huge_page_bytes: Default::default(),
             };
             let topology = topology.clone();
             Node::new(

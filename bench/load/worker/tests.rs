@@ -131,6 +131,7 @@ fn node() -> Node {
         budget_bytes: Shard::BUDGET_BYTES_MIN.max(64 << 20),
         reach_bytes: 0,
         policy: Policy::Clock,
+        huge_pages: false,
         seed: 1,
         value_bytes_max: 1 << 20,
         hasher: hasher.clone(),
@@ -152,6 +153,7 @@ fn node() -> Node {
         settings: Vec::new(),
         budgets: vec![Budget { bytes: 0, least: 0, most: 0 }],
         policy: Policy::Clock,
+        huge_page_bytes: Default::default(),
     };
     Node::new(NodeConfig { core: 0, topology, limits, server, hasher }, shard.expect("there is memory"))
 }

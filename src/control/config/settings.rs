@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::source::Sources;
-use super::values::{CpuList, Eviction, Idle, LogFormat, Memory, Size, SlotList, Span, TomlText};
+use super::values::{CpuList, Eviction, HugePages, Idle, LogFormat, Memory, Size, SlotList, Span, TomlText};
 
 /// One key, with its documentation.
 #[derive(Debug)]
@@ -89,6 +89,10 @@ section! {
         /// OOM error and keeps serving reads. The names that Redis has, such as "allkeys-lru", mean the
         /// nearest of these.
         eviction: Eviction = Eviction::default(),
+        /// Whether a core's memory asks the kernel for huge pages, which spare it page-table misses: "auto"
+        /// does from 1 GiB of memory for a core, where a segment is as large as a huge page; "off" never does.
+        /// `INFO memory` says how much came of it. /sys/kernel/mm/transparent_hugepage/enabled must not be "never".
+        huge_pages: HugePages = HugePages::Auto,
         ;
         /// Which CPUs serve data.
         cores: Cores,

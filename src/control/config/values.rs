@@ -225,6 +225,13 @@ choices! {
         /// Polls forever.
         Busy = "busy",
     }
+    /// Whether a core's memory asks for huge pages.
+    HugePages {
+        /// Where a segment is as large as one: from 1 GiB of memory for a core.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+    }
     /// How log lines look.
     LogFormat {
         /// One line of text for people.
@@ -283,7 +290,7 @@ macro_rules! read_as_text {
     )+ };
 }
 
-read_as_text!(Size, Memory, Span, CpuList(list), SlotList(list), Eviction, Idle, LogFormat);
+read_as_text!(Size, Memory, Span, CpuList(list), SlotList(list), Eviction, HugePages, Idle, LogFormat);
 
 /// Values that TOML itself writes the way we want them.
 macro_rules! plain_text {

@@ -214,6 +214,7 @@ fn budgets_out_of_range_are_refused_with_the_limit() {
             budget_bytes,
             reach_bytes: 0,
             policy: Policy::Clock,
+            huge_pages: false,
             value_bytes_max: 1,
             seed: 1,
             hasher,
