@@ -8,10 +8,12 @@
 //! and then executes them one by one.
 
 use super::arena::{Arena, SEGMENT_BYTES_MIN};
+use super::draft::Drafts;
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
 use super::item::{ExpiryWord, Head, KEY_BYTES_MAX, Loc};
+use super::pins::Pins;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::{Op, OpError, ReplySink};
@@ -25,6 +27,8 @@ pub struct Shard {
     pub(super) policy: Policy,
     pub(super) stats: ShardStats,
     pub(super) keys_with_expiry: u64,
+    pub(super) pins: Pins,
+    pub(super) drafts: Drafts,
     pub(super) value_bytes_max: usize,
     budget_bytes: u64,
     reserved_bytes: u64,
@@ -68,6 +72,8 @@ impl Shard {
             policy: config.policy,
             stats: ShardStats::default(),
             keys_with_expiry: 0,
+            pins: Pins::default(),
+            drafts: Drafts::default(),
             value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
             budget_bytes: config.budget_bytes,
             reserved_bytes: 0,
