@@ -3,6 +3,7 @@
 //! executed, so that their memory misses overlap.
 
 use super::Node;
+use super::inflow::Inflow;
 use super::mailbox::ConnId;
 use super::session::{Input, Scope, Session, State};
 use crate::base::{KeyHash, Slot};
@@ -48,6 +49,8 @@ enum Stop {
     Full,
     /// The rest of the input is not a whole request.
     Incomplete,
+    /// The rest is the beginning of a request whose long value can be taken in as it arrives.
+    Inflow(Box<Inflow>),
     /// An argument too long, whose request began at this position.
     Oversize(Skipper, usize),
     /// Not RESP.
@@ -72,6 +75,9 @@ impl Node {
         }
         if session.state != State::Open {
             session.input = Input::default();
+            if session.inflow.is_some() {
+                self.let_go_inflow(session);
+            }
         }
         if session.input_ended && self.may_run(session) {
             session.state = State::Draining;
@@ -84,6 +90,13 @@ impl Node {
         let mut consumed = 0;
         session.need = 0;
         while self.may_run(session) {
+            if let Some(inflow) = session.inflow.take() {
+                consumed += self.take_in(session, inflow, &input[consumed..]);
+                if session.inflow.is_some() {
+                    break;
+                }
+                continue;
+            }
             if let Some(skipper) = &mut session.skipper {
                 match skipper.skip(&input[consumed..]) {
                     Ok((used, ended)) => {
@@ -111,6 +124,19 @@ impl Node {
             match stop {
                 Stop::Full => {}
                 Stop::Incomplete => break,
+                Stop::Inflow(inflow) => {
+                    let need = std::mem::take(&mut session.need);
+                    if !self.may_run(session) || !self.belongs_here(session, inflow.owner) {
+                        break;
+                    }
+                    if inflow.owner != self.core {
+                        // It is sent on when it is whole.
+                        session.need = need;
+                        break;
+                    }
+                    consumed += inflow.begins_at;
+                    self.begin_inflow(session, inflow);
+                }
                 // The last request ended the session or made it wait: what follows is read again, if ever.
                 Stop::Oversize(..) | Stop::Malformed(_) if !self.may_run(session) => {
                     session.parser = Parser::default();
@@ -238,7 +264,7 @@ impl Node {
         reply(session, "").error(format!("ERR an argument of {length} bytes exceeds limits.value_bytes ({max})"));
     }
 
-    fn refuse_protocol(&mut self, session: &mut Session, error: ProtocolError) {
+    pub(super) fn refuse_protocol(&mut self, session: &mut Session, error: ProtocolError) {
         self.counters.parse_errors += 1;
         if error == ProtocolError::Http {
             session.state = State::Draining;
@@ -300,6 +326,13 @@ impl Batch {
                     }
                 }
                 Progress::Incomplete(need) => {
+                    let is_long = need >= node.limits.stream_bytes_min;
+                    if is_long && let Some(inflow) = node.find_inflow(&session.parser, rest, &self.spans[first..]) {
+                        self.spans.truncate(first);
+                        session.parser = Parser::default();
+                        session.need = need;
+                        return Stop::Inflow(inflow);
+                    }
                     if self.spans.len() - first >= PARTIAL_SPANS_MIN {
                         session.spans = self.spans.split_off(first);
                     } else {
@@ -369,7 +402,7 @@ fn shown(argument: &[u8], bytes_max: usize) -> &[u8] {
 
 /// What a command counts as.
 #[inline]
-fn family(spec: &Spec) -> super::stats::Family {
+pub(super) fn family(spec: &Spec) -> super::stats::Family {
     use super::stats::Family;
     use crate::command::table::{Gather, Group, Sweep};
     match spec.action {

@@ -35,7 +35,7 @@ impl Node {
         };
         if owner == self.core {
             let version = session.version;
-            let mut out = Encoder::new(session.output.buffer(), version, spec.name);
+            let mut out = session.output.encoder(version, spec.name);
             self.shard.execute(at, key, op, self.now, &mut out);
         } else {
             let sequence = session.output.expect(Join::Single, 1);
@@ -46,7 +46,7 @@ impl Node {
 
     /// Notes where a plain connection's key belongs, and asks for a move if it has settled elsewhere.
     #[inline]
-    fn steer(&mut self, session: &mut Session, owner: usize) {
+    pub(super) fn steer(&mut self, session: &mut Session, owner: usize) {
         if session.scope == Scope::Host
             && let Some(core) = session.steering.note(self.core, owner)
         {
@@ -103,7 +103,7 @@ impl Node {
         });
         if places.iter().all(|&(_, owner)| owner == self.core) {
             let version = session.version;
-            let mut out = Encoder::new(session.output.buffer(), version, spec.name);
+            let mut out = session.output.encoder(version, spec.name);
             if gather == Gather::List {
                 out.array(places.len());
                 let max = self.limits.output_hard_bytes_max;
@@ -111,7 +111,7 @@ impl Node {
                     self.shard.execute(at, key, op, self.now, &mut out);
                     if out.len() > max {
                         self.counters.limit_errors += 1;
-                        out.restart();
+                        out.restart().into_iter().for_each(|pin| self.shard.unpin(pin));
                         out.error(format!("ERR a reply exceeds limits.output_hard_bytes ({max})"));
                         break;
                     }

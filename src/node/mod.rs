@@ -11,6 +11,7 @@
 mod batch;
 mod cluster;
 mod commands;
+mod inflow;
 mod info;
 mod keys;
 pub mod mailbox;
@@ -18,6 +19,7 @@ mod output;
 pub mod session;
 pub mod stats;
 mod steering;
+mod stream;
 mod sweep;
 pub mod topology;
 
@@ -52,6 +54,8 @@ pub struct Limits {
     pub output_soft_bytes_max: usize,
     /// Bytes of replies not taken above which a connection is closed.
     pub output_hard_bytes_max: usize,
+    /// Bytes of a value from which on it is sent and received in pieces.
+    pub stream_bytes_min: usize,
 }
 
 /// What the server says about itself.
@@ -85,6 +89,9 @@ pub struct NodeConfig {
     pub hasher: KeyHasher,
 }
 
+/// What [`Limits::stream_bytes_min`] is in a server. The copy of a shorter value costs less than what a
+/// stream of its own does, and values of this length have extents whatever the budget.
+pub const STREAM_BYTES_MIN: usize = 1 << 20;
 /// Bytes of replies in one parcel above which the rest of the requests waits for the next.
 const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one parcel above which no session adds another request.
@@ -133,6 +140,9 @@ pub struct Node {
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
     spare: Vec<Vec<u8>>,
+    spare_pieces: Vec<Vec<u8>>,
+    /// Writes refused for want of memory when that was last looked at.
+    refused_before: u64,
     counters: CoreSnapshot,
     now: UnixMillis,
     now_us: u64,
@@ -162,6 +172,8 @@ impl Node {
             scratch: Vec::new(),
             places_scratch: Vec::new(),
             spare: Vec::new(),
+            spare_pieces: Vec::new(),
+            refused_before: 0,
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
             now: server.started_at,
             now_us: server.started_at.0 * 1000,
@@ -208,7 +220,8 @@ impl Node {
         id
     }
 
-    fn insert(&mut self, session: Box<Session>) -> ConnId {
+    fn insert(&mut self, mut session: Box<Session>) -> ConnId {
+        session.output.pin_from(self.limits.stream_bytes_min);
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
@@ -221,7 +234,8 @@ impl Node {
 
     /// The connection is gone, or its session moves to another core.
     pub fn close(&mut self, id: ConnId) -> Option<Box<Session>> {
-        let session = self.take(id)?;
+        let mut session = self.take(id)?;
+        self.let_go(&mut session);
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
         self.counters.connections_current -= 1;
@@ -295,6 +309,8 @@ impl Node {
         if buffer.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
             buffer.clear();
             self.spare.push(buffer);
+        } else {
+            self.keep_piece(buffer);
         }
         let Some(session) = self.session(id) else { return };
         session.in_flight_bytes = 0;
@@ -324,6 +340,10 @@ impl Node {
             self.spare.push(empty);
             return None;
         };
+        if session.output.is_in_pieces() {
+            self.spare.push(empty);
+            return self.take_piece(id);
+        }
         let bytes = session.output.take_ready(empty);
         session.in_flight_bytes = bytes.len();
         Some(bytes)
@@ -536,8 +556,8 @@ impl Node {
     pub fn session_bytes(&self) -> u64 {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
-        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
-        (held + spare + self.places.capacity() * size_of::<Place>()) as u64
+        let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
+        self.shard.pins_bytes() + (held + spare + self.places.capacity() * size_of::<Place>()) as u64
     }
 
     /// Closes the connections that hold most until all together hold at most
@@ -548,18 +568,12 @@ impl Node {
         let mut total = self.session_bytes();
         let mut closed = 0;
         while total > bytes_max {
-            let sessions = self
-                .places
-                .iter_mut()
-                .enumerate()
-                .filter_map(|(i, p)| Some((i, p.generation, p.session.as_deref_mut()?)));
-            let open = sessions.filter(|(_, _, s)| s.state != State::Broken);
-            let Some((index, generation, session)) = open.max_by_key(|(_, _, s)| s.held_bytes()) else { break };
+            let sessions = self.places.iter().enumerate().filter_map(|(i, p)| Some((i, p.session.as_deref()?)));
+            let open = sessions.filter(|(_, s)| s.state != State::Broken);
+            let Some((index, session)) = open.max_by_key(|(_, s)| s.held_bytes()) else { break };
             total = total.saturating_sub(session.held_bytes() as u64);
-            session.discard();
-            self.counters.limit_errors += 1;
             closed += 1;
-            self.list(ConnId { index: index as u32, generation });
+            self.discard(index);
         }
         closed
     }
@@ -575,7 +589,7 @@ impl Node {
 #[inline]
 fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
     session.state == State::Open
-        && session.move_to.is_none()
+        && (session.move_to.is_none() || session.inflow.is_some())
         && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
         && session.output.pending_count() < session.output.window(output_soft_bytes_max)
 }

@@ -2,8 +2,10 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::inflow::Inflow;
 use super::output::Output;
 use super::steering::Steering;
+use crate::base::UnixMillis;
 use crate::command::Span;
 use crate::protocol::resp::{Parser, Skipper, Version};
 
@@ -97,6 +99,10 @@ pub struct Session {
     pub(super) need: usize,
     /// Passing over the rest of a request with an argument too long.
     pub(super) skipper: Option<Skipper>,
+    /// A request whose large value is arriving.
+    pub(super) inflow: Option<Box<Inflow>>,
+    /// When the client last took a piece of a large value, or gave one.
+    pub(super) progress_at: UnixMillis,
     /// Whether it is listed as having something for the io room.
     pub(super) listed: bool,
 }
@@ -121,6 +127,8 @@ impl Session {
             spans: Vec::new(),
             need: 0,
             skipper: None,
+            inflow: None,
+            progress_at: UnixMillis(0),
             listed: false,
         }
     }
@@ -128,10 +136,11 @@ impl Session {
     /// Memory this session holds beyond its own struct.
     pub fn held_bytes(&self) -> usize {
         let spans = self.spans.capacity() * size_of::<Span>();
-        self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans
+        let large = self.output.marks().held_bytes() + self.inflow.as_ref().map_or(0, |inflow| inflow.held_bytes());
+        self.input.capacity() + self.output.copied_bytes() + self.name.capacity() + spans + large
     }
 
-    /// Gives up the session and what it holds.
+    /// Gives up the session and what it holds, but for what the shard must be given back.
     pub fn discard(&mut self) {
         self.state = State::Broken;
         self.input = Input::default();
@@ -139,8 +148,9 @@ impl Session {
     }
 
     /// Whether it can be handed to another core now: every request answered,
-    /// every reply taken.
+    /// every reply taken, no value on its way in.
     pub fn is_quiet(&self) -> bool {
-        self.output.is_settled() && self.output.ready_bytes() == 0 && self.in_flight_bytes == 0
+        let answered = self.output.is_settled() && self.output.ready_bytes() == 0 && self.in_flight_bytes == 0;
+        answered && self.inflow.is_none()
     }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod moves;
 mod pipelines;
 mod requests;
+mod streams;
 mod sweeps;
 
 use super::*;
@@ -27,6 +28,7 @@ const LIMITS: Limits = Limits {
     request_bytes_max: 16 << 20,
     output_soft_bytes_max: 16 << 20,
     output_hard_bytes_max: 32 << 20,
+    stream_bytes_min: usize::MAX,
 };
 
 /// Slots in a row on one core: small, so that every core has several ranges.
@@ -51,6 +53,10 @@ struct Client {
 
 impl Host {
     fn new(cores: usize, limits: Limits) -> Self {
+        Self::with_policy(cores, limits, Policy::Clock)
+    }
+
+    fn with_policy(cores: usize, limits: Limits, policy: Policy) -> Self {
         let hasher = KeyHasher::new(7);
         let mut slots = vec![Vec::new(); cores];
         for (i, first) in (0..SLOT_COUNT as u16).step_by(usize::from(RANGE_SLOTS)).enumerate() {
@@ -59,9 +65,9 @@ impl Host {
         let topology = Topology::new(3, None, slots.into_iter().map(|ranges| (7000, ranges)).collect()).unwrap();
         let node = |core| {
             let config = ShardConfig {
-                budget_bytes: Shard::BUDGET_BYTES_MIN,
+                budget_bytes: Shard::BUDGET_BYTES_MIN.max(64 * limits.value_bytes_max as u64),
                 reach_bytes: 0,
-                policy: Policy::Clock,
+                policy,
                 seed: 1,
                 value_bytes_max: limits.value_bytes_max,
                 hasher: hasher.clone(),
