@@ -11,7 +11,7 @@ pub mod syntax;
 pub mod table;
 
 pub use args::{Args, Span};
-pub use reply::{Payload, ReplySink, Value};
+pub use reply::{Payload, Pin, ReplySink, Value};
 pub use syntax::SyntaxError;
 
 /// When a key shall expire, as a command says it.

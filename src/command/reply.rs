@@ -48,6 +48,16 @@ pub struct Value<'a> {
     pub expires_at: Option<u64>,
 }
 
+/// A value that the engine keeps as it is for an answer that is not sent yet. To be given back once it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a pin that is not given back keeps its value's memory for ever"]
+pub struct Pin {
+    /// The engine's number for it. The same value, pinned again meanwhile, has the same number.
+    pub id: u32,
+    /// Bytes of the value.
+    pub len: usize,
+}
+
 /// Takes an answer piece by piece, in the order of the protocol's reply.
 pub trait ReplySink {
     /// A stored value.
@@ -64,6 +74,14 @@ pub trait ReplySink {
     fn array(&mut self, len: usize);
     /// A map of `pairs` key and value answers follows.
     fn map(&mut self, pairs: usize);
+    /// Bytes of a stored value from which on it comes as a pin and not as bytes; by default none does.
+    fn pins_from(&self) -> usize {
+        usize::MAX
+    }
+    /// A stored value of that many bytes or more, which is the sink's to give back.
+    fn pinned(&mut self, pin: Pin) {
+        debug_assert!(false, "{pin:?} for a sink that takes none");
+    }
     /// A refusal: code and text, without a line end.
     fn error(&mut self, message: impl AsRef<[u8]>);
     /// A refused operation. `command` is its lower-case name where the text contains it.

@@ -8,7 +8,9 @@
 //!    ▲  │ ▲   flush               all dead                      │
 //!    │  │ └─────────────────────────────────────────────────────┘
 //!    │  └─────► Extent: one piece of a large value, until its record dies
-//!    └─────────────┘
+//!    ├─────────────┤ ▲
+//!    │     pinned  ▼ │ the value is whole
+//!    └─────────── Held: a piece of a value that is being sent or received
 //! ```
 //!
 //! Segments belong to logs: one, or a small and a main one where the policy asks
@@ -58,6 +60,9 @@ pub enum State {
     Draining,
     /// Holds a piece of a large value.
     Extent,
+    /// Holds a piece of a value that no record has: one that a reply still needs,
+    /// or one that is being written.
+    Held,
 }
 
 /// Which log a record is written to.
@@ -80,6 +85,8 @@ struct Segment {
     state: State,
     /// The log that it belongs to while it is not free.
     log: Log,
+    /// How many pins need the piece of a value in it.
+    pins: u16,
     /// Bytes written, of records or of a value.
     used: u32,
     /// Bytes of them that are live.
@@ -161,9 +168,16 @@ impl Arena {
             return Ok(());
         }
         self.memory.grow(count << self.shift)?;
-        self.memory.advise_huge(self.huge_pages);
-        let free =
-            || Segment { state: State::Free, log: Log::Main, used: 0, live: 0, older: NONE, newer: NONE, base: 0 };
+        let free = || Segment {
+            state: State::Free,
+            log: Log::Main,
+            used: 0,
+            live: 0,
+            older: NONE,
+            newer: NONE,
+            base: 0,
+            pins: 0,
+        };
         self.segments.resize_with(count, free);
         self.free_resident.reserve_exact(count - self.free_resident.len());
         self.free_released.reserve_exact(count - self.free_released.len());
@@ -364,6 +378,60 @@ impl Arena {
         Some(id)
     }
 
+    /// Takes a free segment for a value that is being written, of which nothing is there yet.
+    pub fn take_held(&mut self) -> Option<u32> {
+        let id = self.take_free(State::Extent, Log::Main)?;
+        self.hold(id);
+        Some(id)
+    }
+
+    /// Takes an extent from its log: no record has it.
+    fn hold(&mut self, id: u32) {
+        let Some(segment) = self.segments.get_mut(id as usize).filter(|s| s.state == State::Extent) else { return };
+        segment.state = State::Held;
+        self.chains[segment.log as usize].segments -= 1;
+    }
+
+    /// Makes a held segment an extent of a record in `log`.
+    pub fn adopt(&mut self, id: u32, log: Log) {
+        let Some(segment) = self.segments.get_mut(id as usize).filter(|s| s.state == State::Held) else { return };
+        (segment.state, segment.log) = (State::Extent, log);
+        self.chains[log as usize].segments += 1;
+    }
+
+    /// Keeps what an extent holds until [`Arena::unpin`], whatever becomes of its record.
+    pub fn pin(&mut self, id: u32) {
+        if let Some(segment) = self.segments.get_mut(id as usize) {
+            debug_assert!(segment.state == State::Extent);
+            segment.pins += 1;
+        }
+    }
+
+    /// Lets go of what [`Arena::pin`] kept.
+    pub fn unpin(&mut self, id: u32) {
+        let Some(segment) = self.segments.get_mut(id as usize) else { return };
+        debug_assert!(segment.pins > 0);
+        segment.pins -= 1;
+        if segment.pins == 0 && segment.state == State::Held {
+            self.free(id);
+        }
+    }
+
+    /// Whether an extent can be pinned once more.
+    pub fn can_pin(&self, id: u32) -> bool {
+        self.segments.get(id as usize).is_some_and(|segment| segment.pins < u16::MAX)
+    }
+
+    /// Whether somebody needs what an extent holds beside its record.
+    pub fn is_pinned(&self, id: u32) -> bool {
+        self.segments.get(id as usize).is_some_and(|segment| segment.pins > 0)
+    }
+
+    /// Whether segment `id` belongs to no record and is in use all the same.
+    pub fn is_held(&self, id: u32) -> bool {
+        self.segments.get(id as usize).is_some_and(|segment| segment.state == State::Held)
+    }
+
     /// Counts an extent to the log to which its record has moved.
     pub fn move_extent(&mut self, id: u32, log: Log) {
         let Some(segment) = self.segments.get_mut(id as usize) else { return };
@@ -376,7 +444,7 @@ impl Arena {
     /// Sets how many bytes of an extent are used.
     pub fn resize_extent(&mut self, id: u32, used: usize) {
         let Some(segment) = self.segments.get_mut(id as usize) else { return };
-        debug_assert!(segment.state == State::Extent && used <= 1 << self.shift);
+        debug_assert!(matches!(segment.state, State::Extent | State::Held) && used <= 1 << self.shift);
         self.live_bytes = self.live_bytes - u64::from(segment.live) + used as u64;
         self.used_bytes = self.used_bytes - u64::from(segment.used) + used as u64;
         (segment.live, segment.used) = (used as u32, used as u32);
@@ -418,21 +486,27 @@ impl Arena {
     /// Makes a segment free, whatever it holds.
     pub fn free(&mut self, id: u32) {
         let Some(segment) = self.segments.get_mut(id as usize) else { return };
-        if segment.state == State::Free {
-            return;
+        match segment.state {
+            State::Free => return,
+            State::Held => {}
+            _ => self.chains[segment.log as usize].segments -= 1,
         }
+        debug_assert!(segment.pins == 0);
         segment.state = State::Free;
-        self.chains[segment.log as usize].segments -= 1;
         self.live_bytes -= u64::from(segment.live);
         self.used_bytes -= u64::from(segment.used);
         (segment.live, segment.used) = (0, 0);
         self.free_resident.push(id);
     }
 
-    /// Makes every segment free.
+    /// Makes every segment free but those that are held or become so because they are pinned.
     pub fn clear(&mut self) {
         for id in 0..self.segments.len() as u32 {
-            self.free(id);
+            match self.segments[id as usize].state {
+                State::Held => {}
+                State::Extent => self.free_extent(id),
+                _ => self.free(id),
+            }
         }
         self.chains = [Chain::EMPTY; Log::ALL.len()];
     }
@@ -460,13 +534,17 @@ impl Arena {
         }
     }
 
-    /// Frees the extents of the large record at `loc`.
+    /// Frees the extents of the large record at `loc`, those that are pinned as soon as they are not.
     pub fn free_extents(&mut self, loc: Loc, head: Head) {
         for index in 0..head.extents(self.shift) {
             if let Some(id) = item::extent_of(self.bytes(), loc, head, index) {
-                self.free(id);
+                self.free_extent(id);
             }
         }
+    }
+
+    fn free_extent(&mut self, id: u32) {
+        if self.is_pinned(id) { self.hold(id) } else { self.free(id) }
     }
 
     /// Gives the pages of one free segment back to the system; answers whether there was one.
@@ -538,7 +616,8 @@ impl Arena {
     pub fn may_hold(&self, loc: Loc) -> bool {
         let within = loc.offset() & (self.segment_bytes() - 1);
         let Some(segment) = self.segments.get(loc.offset() >> self.shift) else { return false };
-        if matches!(segment.state, State::Free | State::Extent) || within >= segment.used as usize {
+        let holds_none = matches!(segment.state, State::Free | State::Extent | State::Held);
+        if holds_none || within >= segment.used as usize {
             return false;
         }
         let head = Head::read(self.bytes(), loc);
@@ -566,7 +645,7 @@ impl Arena {
             used_total += u64::from(segment.used);
             match segment.state {
                 State::Free => free += 1,
-                State::Extent => {}
+                State::Extent | State::Held => {}
                 State::Open | State::Sealed | State::Draining => {
                     let (mut at, mut live) = (0, 0);
                     while at < segment.used as usize {
@@ -591,6 +670,12 @@ impl Arena {
     /// How many segments are extents.
     pub fn extent_count(&self) -> usize {
         self.segments.iter().filter(|s| s.state == State::Extent).count()
+    }
+
+    /// The segments that are held, and how many pins each segment has.
+    pub fn held_and_pins(&self) -> (Vec<u32>, Vec<u16>) {
+        let held = (0..self.segments.len() as u32).filter(|&id| self.is_held(id)).collect();
+        (held, self.segments.iter().map(|s| s.pins).collect())
     }
 }
 

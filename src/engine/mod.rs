@@ -5,6 +5,8 @@
 //! | `shard` | [`Shard`]: the parts together, an operation in, an answer out |
 //! | `read`, `write`, `deadline` | the operations |
 //! | `store` | how a record gets its place and loses it |
+//! | `pins` | large values kept as they are while they are sent |
+//! | `draft` | large values that are still being received |
 //! | `background` | slices of expiry, sweeping and flushing between requests |
 //! | `scan` | walking the keys |
 //! | `index` | slot tables: from key to record |
@@ -31,11 +33,13 @@
 mod arena;
 mod background;
 mod deadline;
+mod draft;
 pub mod evict;
 mod expiry;
 mod index;
 mod item;
 mod memory;
+mod pins;
 mod read;
 mod scan;
 mod shard;
@@ -45,6 +49,7 @@ mod store;
 mod tests;
 mod write;
 
+pub use draft::DraftId;
 pub use evict::Policy;
 pub use shard::Shard;
 pub use stats::{HandReport, MemoryReport, ShardStats};

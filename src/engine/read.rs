@@ -87,16 +87,20 @@ impl Shard {
 
     /// Writes a record's value to `out`.
     #[inline]
-    pub(super) fn answer(&self, slot: Slot, found: Found, out: &mut impl ReplySink) {
+    pub(super) fn answer(&mut self, slot: Slot, found: Found, out: &mut impl ReplySink) {
         self.answer_dated(slot, found, self.deadline_of(found), out);
     }
 
     /// Writes the value of a record whose deadline is known to `out`.
     #[inline]
-    fn answer_dated(&self, slot: Slot, found: Found, expires_at: Option<u64>, out: &mut impl ReplySink) {
+    fn answer_dated(&mut self, slot: Slot, found: Found, expires_at: Option<u64>, out: &mut impl ReplySink) {
         let bytes = self.arena.bytes();
         let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
         if found.head.is_large() {
+            if self.is_to_pin(found, out) {
+                let pin = self.pin(found);
+                return out.pinned(pin);
+            }
             return self.answer_large(found, version, expires_at, out);
         }
         let payload = Payload::Whole(item::value_of(bytes, found.loc, found.head));
@@ -118,7 +122,7 @@ impl Shard {
     }
 
     /// The pieces of a large value, in order; the last may be empty.
-    fn pieces(&self, found: Found) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn pieces(&self, found: Found) -> impl Iterator<Item = &[u8]> {
         let bytes = self.arena.bytes();
         let (shift, segment_bytes) = (self.arena.segment_shift(), self.arena.segment_bytes());
         let extents = (0..found.head.extents(shift)).filter_map(move |index| {

@@ -8,10 +8,12 @@
 //! and then executes them one by one.
 
 use super::arena::{Arena, Log, SEGMENT_BYTES_MIN};
+use super::draft::Drafts;
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
 use super::item::{Head, KEY_BYTES_MAX, Loc, REFS_MAX};
+use super::pins::Pins;
 use super::stats::HandReport;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
 use crate::base::rng::Rng;
@@ -33,6 +35,8 @@ pub struct Shard {
     pub(super) policy: Policy,
     pub(super) stats: ShardStats,
     pub(super) keys_with_expiry: u64,
+    pub(super) pins: Pins,
+    pub(super) drafts: Drafts,
     pub(super) value_bytes_max: usize,
     budget_bytes: u64,
     /// What the budget can be set to: [`Shard::range_of`].
@@ -78,6 +82,8 @@ impl Shard {
             policy: config.policy,
             stats: ShardStats::default(),
             keys_with_expiry: 0,
+            pins: Pins::default(),
+            drafts: Drafts::default(),
             value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),

@@ -78,9 +78,12 @@ impl Shard {
         let shift = self.arena.segment_shift();
         if let Some(old) = found {
             let same = |head: Head| {
-                head.is_large() == old.head.is_large()
+                !(old.head.is_large() && self.is_pinned(old))
+                    && head.is_large() == old.head.is_large()
                     && head.extents(shift) == old.head.extents(shift)
                     && head.record_bytes(shift) == old.head.record_bytes(shift)
+                    // The numbers of the extents stay where they are, which padding alone does not promise.
+                    && (!head.is_large() || head.body_at() == old.head.body_at())
             };
             let least = self.form_at(old.loc, deadline);
             // A wider expiry word than is needed is better than a move.
@@ -204,7 +207,13 @@ impl Shard {
         }
         self.hand.owe(size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift()));
         self.count_deadlines(false, deadline.is_some());
-        match plan.found {
+        self.store_location(at, plan.found, loc);
+    }
+
+    /// Makes the record at `loc` the key's, in place of the old one.
+    #[inline]
+    pub(super) fn store_location(&mut self, at: At, old: Option<Found>, loc: Loc) {
+        match old {
             Some(old) => {
                 self.index.replace(at.slot, at.hash, old.loc, loc);
                 self.retire(old.loc);

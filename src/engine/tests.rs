@@ -21,6 +21,7 @@ mod model;
 mod semantics;
 mod space;
 mod stale;
+mod streams;
 
 /// An answer, kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +142,19 @@ fn value_of(seed: u64, len: usize) -> Vec<u8> {
 }
 
 impl Shard {
+    /// Counts the pins of every segment afresh, and who needs those that no record has.
+    fn check_streams(&self) {
+        let (held, pins) = self.arena.held_and_pins();
+        let mut counted = vec![0; pins.len()];
+        self.pins.all().flatten().for_each(|&id| counted[id as usize] += 1);
+        assert_eq!(counted, pins);
+        let drafted: std::collections::BTreeSet<u32> = self.drafts.all().flatten().copied().collect();
+        for &id in &held {
+            assert!(counted[id as usize] > 0 || drafted.contains(&id), "nobody needs segment {id}");
+        }
+        assert!(drafted.iter().all(|id| held.contains(id)), "a draft's segment is somebody else's");
+    }
+
     /// Walks everything and compares the counts.
     fn check(&self) {
         let (mut live, mut extents, mut with_expiry) = (0, 0, 0);
@@ -161,6 +175,7 @@ impl Shard {
         });
         assert_eq!(live, self.key_count());
         assert_eq!(extents, self.arena.extent_count());
+        self.check_streams();
         assert_eq!(with_expiry, self.keys_with_expiry());
         assert_eq!(self.index.bytes(), self.index.bytes_counted());
         let memory = self.memory();

@@ -44,6 +44,11 @@ impl Shard {
             self.answer_set(at, found, reply, true, out);
             return self.set_expired(at, found);
         }
+        // The answer may pin the old value, which must then not be overwritten in place.
+        let kept = match found {
+            Some(old) if reply == SetReply::Old && self.is_to_pin(old, out) => Some(self.pin(old)),
+            _ => None,
+        };
         match self.plan(at, key, value.len(), deadline, found, now) {
             Ok(plan) => {
                 self.answer_set(at, plan.found, reply, true, out);
@@ -51,10 +56,20 @@ impl Shard {
             }
             Err(error) => self.refuse(error, out),
         }
+        if let Some(pin) = kept {
+            self.unpin(pin);
+        }
     }
 
     #[inline]
-    fn answer_set(&self, at: At, old: Option<Found>, reply: SetReply, done: bool, out: &mut impl ReplySink) {
+    pub(super) fn answer_set(
+        &mut self,
+        at: At,
+        old: Option<Found>,
+        reply: SetReply,
+        done: bool,
+        out: &mut impl ReplySink,
+    ) {
         match (reply, old) {
             (SetReply::Status, _) if done => out.status("OK"),
             (SetReply::Integer, _) => out.integer(i64::from(done)),
@@ -65,7 +80,7 @@ impl Shard {
 
     /// A value whose deadline is past as it is written: it is gone before anyone reads it.
     #[cold]
-    fn set_expired(&mut self, at: At, old: Option<Found>) {
+    pub(super) fn set_expired(&mut self, at: At, old: Option<Found>) {
         self.stats.sets += 1;
         self.index.next_version(at.slot);
         if let Some(old) = old {

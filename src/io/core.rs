@@ -632,6 +632,10 @@ impl Core {
         if closed > 0 {
             warn!(closed, "connections held half of a core's memory: those that held most are closed");
         }
+        let stalled = self.node.shed_stalled();
+        if stalled > 0 {
+            warn!(stalled, "connections kept large values that no key has and took nothing: they are closed");
+        }
         let reserved = io + self.node.session_bytes();
         self.node.shard().set_reserved_bytes(reserved);
         let end = self.clock.monotonic();

@@ -28,7 +28,7 @@ use crate::node::session::Scope;
 use crate::node::settings::Budget;
 use crate::node::stats::CoreSnapshot;
 use crate::node::topology::{Topology, TopologyError};
-use crate::node::{Limits, Node, NodeConfig, ServerInfo};
+use crate::node::{Limits, Node, NodeConfig, STREAM_BYTES_MIN, ServerInfo};
 
 /// The memory of a core: at least what the engine needs, at most what it can address.
 pub const CORE_MEMORY: CoreMemory = CoreMemory { least: Shard::BUDGET_BYTES_MIN, most: Shard::BUDGET_BYTES_MAX };
@@ -352,6 +352,7 @@ fn limits(plan: &Plan) -> Limits {
         request_bytes_max: limits.request_bytes,
         output_soft_bytes_max: limits.output_soft_bytes,
         output_hard_bytes_max: limits.output_hard_bytes,
+        stream_bytes_min: STREAM_BYTES_MIN,
     }
 }
 

@@ -3,6 +3,7 @@
 //! executed, so that their memory misses overlap.
 
 use super::Node;
+use super::inflow::Inflow;
 use super::mailbox::ConnId;
 use super::session::{Input, Scope, Session, State};
 use crate::base::{KeyHash, Slot};
@@ -64,6 +65,8 @@ enum Stop {
     Full,
     /// The rest of the input is not a whole request.
     Incomplete,
+    /// The rest is the beginning of a request whose long value can be taken in as it arrives.
+    Inflow(Box<Inflow>),
     /// An argument too long, whose request began at this position.
     Oversize(Skipper, usize),
     /// Not RESP.
@@ -95,6 +98,9 @@ impl Node {
         if session.state != State::Open {
             session.input = Input::default();
             session.gathering = None;
+            if session.inflow.is_some() {
+                self.let_go_inflow(session);
+            }
         }
         if session.input_ended && !session.queued && self.may_run(session) {
             session.state = State::Draining;
@@ -113,6 +119,13 @@ impl Node {
             if consumed >= SLICE_INPUT_MAX || self.is_over(slice, session) {
                 self.queue_rest(id, session, &input[consumed..]);
                 break;
+            }
+            if let Some(inflow) = session.inflow.take() {
+                consumed += self.take_in(session, inflow, &input[consumed..]);
+                if session.inflow.is_some() {
+                    break;
+                }
+                continue;
             }
             if let Some(skipper) = &mut session.skipper {
                 let view = &input[consumed..][..PARSE_BYTES_MAX.min(input.len() - consumed)];
@@ -168,6 +181,19 @@ impl Node {
                     need = session.need;
                 }
                 Stop::Incomplete => break,
+                Stop::Inflow(inflow) => {
+                    let need = std::mem::take(&mut session.need);
+                    if !self.may_run(session) || !self.belongs_here(session, inflow.owner) {
+                        break;
+                    }
+                    if inflow.owner != self.core {
+                        // It is sent on when it is whole.
+                        session.need = need;
+                        break;
+                    }
+                    consumed += inflow.begins_at;
+                    self.begin_inflow(session, inflow);
+                }
                 // The last request ended the session or made it wait: what follows is read again, if ever.
                 Stop::Oversize(..) | Stop::Malformed(_) if !self.may_run(session) => {
                     session.parser = Parser::default();
@@ -309,7 +335,7 @@ impl Node {
         reply(session, "").error(format!("ERR an argument of {length} bytes exceeds limits.value_bytes ({max})"));
     }
 
-    fn refuse_protocol(&mut self, session: &mut Session, error: ProtocolError) {
+    pub(super) fn refuse_protocol(&mut self, session: &mut Session, error: ProtocolError) {
         self.counters.parse_errors += 1;
         if error == ProtocolError::Http {
             session.state = State::Draining;
@@ -376,6 +402,13 @@ impl Batch {
                     }
                 }
                 Progress::Incomplete(need) => {
+                    let is_long = need >= node.limits.stream_bytes_min;
+                    if is_long && let Some(inflow) = node.find_inflow(&session.parser, rest, &self.spans[first..]) {
+                        self.spans.truncate(first);
+                        session.parser = Parser::default();
+                        session.need = need;
+                        return Stop::Inflow(inflow);
+                    }
                     if self.spans.len() - first >= PARTIAL_SPANS_MIN {
                         session.spans =
                             if first == 0 { std::mem::take(&mut self.spans) } else { self.spans.split_off(first) };
@@ -446,7 +479,7 @@ fn shown(argument: &[u8], bytes_max: usize) -> &[u8] {
 
 /// What a command counts as.
 #[inline]
-fn family(spec: &Spec) -> super::stats::Family {
+pub(super) fn family(spec: &Spec) -> super::stats::Family {
     use super::stats::Family;
     use crate::command::table::{Gather, Group, Sweep};
     match spec.action {

@@ -36,7 +36,7 @@ impl Node {
         };
         if owner == self.core {
             let version = session.version;
-            let mut out = Encoder::new(session.output.buffer(), version, spec.name);
+            let mut out = session.output.encoder(version, spec.name);
             self.shard.execute(at, key, op, self.now, &mut out);
         } else {
             let sequence = session.output.expect(Join::Single, 1);
@@ -108,7 +108,7 @@ impl Node {
         });
         if places.iter().all(|&(_, owner)| owner == self.core) {
             let version = session.version;
-            let mut out = Encoder::new(session.output.buffer(), version, spec.name);
+            let mut out = session.output.encoder(version, spec.name);
             if gather == Gather::List {
                 out.array(places.len());
                 let max = self.limits.output_hard_bytes_max;
@@ -116,7 +116,7 @@ impl Node {
                     self.shard.execute(at, key, op, self.now, &mut out);
                     if out.len() > max {
                         self.counters.limit_errors += 1;
-                        out.restart();
+                        out.restart().into_iter().for_each(|pin| self.shard.unpin(pin));
                         out.error(format!("ERR a reply exceeds limits.output_hard_bytes ({max})"));
                         break;
                     }

@@ -12,6 +12,7 @@ mod batch;
 mod cluster;
 mod commands;
 mod gather;
+mod inflow;
 mod info;
 mod keys;
 pub mod mailbox;
@@ -21,6 +22,7 @@ pub mod session;
 pub mod settings;
 pub mod stats;
 mod steering;
+mod stream;
 mod sweep;
 pub mod topology;
 
@@ -59,6 +61,8 @@ pub struct Limits {
     pub output_soft_bytes_max: usize,
     /// Bytes of replies not taken above which a connection is closed.
     pub output_hard_bytes_max: usize,
+    /// Bytes of a value from which on it is sent and received in pieces.
+    pub stream_bytes_min: usize,
 }
 
 /// What the server says about itself.
@@ -98,6 +102,9 @@ pub struct NodeConfig {
     pub hasher: KeyHasher,
 }
 
+/// What [`Limits::stream_bytes_min`] is in a server. The copy of a shorter value costs less than what a
+/// stream of its own does, and values of this length have extents whatever the budget.
+pub const STREAM_BYTES_MIN: usize = 1 << 20;
 /// Bytes of replies in one parcel above which the rest of the requests waits for the next.
 const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one parcel above which no session adds another request.
@@ -168,6 +175,9 @@ pub struct Node {
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
     spare: Vec<Vec<u8>>,
+    spare_pieces: Vec<Vec<u8>>,
+    /// Writes refused for want of memory when that was last looked at.
+    refused_before: u64,
     counters: CoreSnapshot,
     hand_pace: Pace,
     now: UnixMillis,
@@ -201,6 +211,8 @@ impl Node {
             scratch: Vec::new(),
             places_scratch: Vec::new(),
             spare: Vec::new(),
+            spare_pieces: Vec::new(),
+            refused_before: 0,
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
             hand_pace: Pace::new(server.started_at),
             now: server.started_at,
@@ -249,7 +261,8 @@ impl Node {
         id
     }
 
-    fn insert(&mut self, session: Box<Session>) -> ConnId {
+    fn insert(&mut self, mut session: Box<Session>) -> ConnId {
+        session.output.pin_from(self.limits.stream_bytes_min);
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
@@ -262,7 +275,8 @@ impl Node {
 
     /// The connection is gone, or its session moves to another core.
     pub fn close(&mut self, id: ConnId) -> Option<Box<Session>> {
-        let session = self.take(id)?;
+        let mut session = self.take(id)?;
+        self.let_go(&mut session);
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
         self.counters.connections_current -= 1;
@@ -336,6 +350,8 @@ impl Node {
         if buffer.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
             buffer.clear();
             self.spare.push(buffer);
+        } else {
+            self.keep_piece(buffer);
         }
         let Some(session) = self.session(id) else { return };
         session.in_flight_bytes = 0;
@@ -365,6 +381,10 @@ impl Node {
             self.spare.push(empty);
             return None;
         };
+        if session.output.is_in_pieces() {
+            self.spare.push(empty);
+            return self.take_piece(id);
+        }
         let bytes = session.output.take_ready(empty);
         session.in_flight_bytes = bytes.len();
         Some(bytes)
@@ -661,8 +681,8 @@ impl Node {
     pub fn session_bytes(&self) -> u64 {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
-        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
-        (held + spare + self.places.capacity() * size_of::<Place>()) as u64
+        let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
+        self.shard.pins_bytes() + (held + spare + self.places.capacity() * size_of::<Place>()) as u64
     }
 
     /// Closes the connections that hold most until all together hold at most
@@ -673,18 +693,12 @@ impl Node {
         let mut total = self.session_bytes();
         let mut closed = 0;
         while total > bytes_max {
-            let sessions = self
-                .places
-                .iter_mut()
-                .enumerate()
-                .filter_map(|(i, p)| Some((i, p.generation, p.session.as_deref_mut()?)));
-            let open = sessions.filter(|(_, _, s)| s.state != State::Broken);
-            let Some((index, generation, session)) = open.max_by_key(|(_, _, s)| s.held_bytes()) else { break };
+            let sessions = self.places.iter().enumerate().filter_map(|(i, p)| Some((i, p.session.as_deref()?)));
+            let open = sessions.filter(|(_, s)| s.state != State::Broken);
+            let Some((index, session)) = open.max_by_key(|(_, s)| s.held_bytes()) else { break };
             total = total.saturating_sub(session.held_bytes() as u64);
-            session.discard();
-            self.counters.limit_errors += 1;
             closed += 1;
-            self.list(ConnId { index: index as u32, generation });
+            self.discard(index);
         }
         closed
     }
@@ -700,7 +714,7 @@ impl Node {
 #[inline]
 fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
     session.state == State::Open
-        && session.move_to.is_none()
+        && (session.move_to.is_none() || session.inflow.is_some())
         && session.gathering.is_none()
         && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
         && session.output.pending_count() < session.output.window(output_soft_bytes_max)

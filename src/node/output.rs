@@ -5,11 +5,15 @@
 //! ready ─────────┐ pending[0]          pending[1]
 //! bytes to send  │ reply? then tail    reply? then tail   <- replies written now go to the last tail
 //! ```
+//!
+//! Large values are not among the bytes: marks say where they belong, and they are
+//! taken a piece at a time, as they are sent.
 
 use std::collections::VecDeque;
 
 use super::stats::CoreSnapshot;
-use crate::protocol::resp::Version;
+use crate::command::Pin;
+use crate::protocol::resp::{Encoder, Marks, Version};
 
 /// Requests of one connection that may wait for other cores before anything is known about their replies.
 const WINDOW_FIRST: usize = 64;
@@ -45,6 +49,13 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct Output {
     ready: Vec<u8>,
+    /// How many of `ready` are taken, while large values are among them.
+    taken: usize,
+    /// How many bytes of the first large value are taken.
+    taken_of_value: usize,
+    /// The large values among `ready` and the tails: those of `ready` are of the buffer
+    /// with the number `first`, those behind a pending reply of the one after its number.
+    marks: Marks,
     pending: VecDeque<Pending>,
     /// Sequence number of the first pending reply.
     first: u32,
@@ -75,6 +86,11 @@ pub enum Report {
 }
 
 impl Output {
+    /// Has values of so many bytes and more pinned from now on.
+    pub fn pin_from(&mut self, bytes: usize) {
+        self.marks.from = bytes;
+    }
+
     /// Where the next reply is to be written.
     #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
@@ -84,15 +100,45 @@ impl Output {
         }
     }
 
+    /// An encoder for the next reply, which takes large values as pins.
+    #[inline]
+    pub fn encoder<'a>(&'a mut self, version: Version, command: &'a str) -> Encoder<'a> {
+        let buffer = match self.pending.back_mut() {
+            None => &mut self.ready,
+            Some(last) => &mut last.tail,
+        };
+        Encoder::pinning(buffer, &mut self.marks, version, command)
+    }
+
     /// Bytes that wait to be sent.
     #[inline]
     pub fn ready_bytes(&self) -> usize {
-        self.ready.len()
+        self.ready.len() - self.taken
     }
 
-    /// All bytes held for this session.
+    /// All bytes held for this session, large values included, each once.
+    #[inline]
     pub fn total_bytes(&self) -> usize {
+        self.copied_bytes() + self.marks.bytes()
+    }
+
+    /// All bytes held for this session beside the values in the arena.
+    #[inline]
+    pub fn copied_bytes(&self) -> usize {
         self.ready.len() + self.held_bytes + self.pending.back().map_or(0, |p| p.tail.len())
+    }
+
+    /// The large values that wait to be sent.
+    #[inline]
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Takes all large values out. What is left cannot be sent.
+    pub fn take_pins(&mut self) -> Vec<Pin> {
+        let mut pins = Vec::new();
+        self.marks.truncate(0, &mut pins);
+        pins
     }
 
     /// Whether every request was answered.
@@ -114,13 +160,53 @@ impl Output {
 
     /// Takes the bytes to send, leaving `empty` in their place.
     pub fn take_ready(&mut self, empty: Vec<u8>) -> Vec<u8> {
-        debug_assert!(empty.is_empty());
+        debug_assert!(empty.is_empty() && !self.is_in_pieces());
         std::mem::replace(&mut self.ready, empty)
     }
 
     /// The sequence number that the next place kept will have.
     pub fn next_sequence(&self) -> u32 {
         self.first.wrapping_add(self.pending.len() as u32)
+    }
+
+    /// Whether the bytes to send have to be taken in pieces.
+    #[inline]
+    pub fn is_in_pieces(&self) -> bool {
+        self.taken > 0 || self.marks.first().is_some_and(|mark| mark.buffer == self.first)
+    }
+
+    /// Adds the next bytes to send to `piece`, until it has `max` of them. `read` adds those of a large
+    /// value from an offset on, so many at most, and answers how many; `done` gets each value that is all taken.
+    pub fn take_piece(
+        &mut self,
+        max: usize,
+        piece: &mut Vec<u8>,
+        mut read: impl FnMut(Pin, usize, usize, &mut Vec<u8>) -> usize,
+        mut done: impl FnMut(Pin),
+    ) {
+        while piece.len() < max {
+            let left = max - piece.len();
+            let mark = self.marks.first().filter(|mark| mark.buffer == self.first);
+            let until = mark.map_or(self.ready.len(), |mark| mark.at);
+            if self.taken < until {
+                let end = until.min(self.taken + left);
+                piece.extend_from_slice(&self.ready[self.taken..end]);
+                self.taken = end;
+                continue;
+            }
+            let Some(mark) = mark else { break };
+            let count = read(mark.pin, self.taken_of_value, left, piece);
+            self.taken_of_value += count;
+            if self.taken_of_value == mark.pin.len || count == 0 {
+                debug_assert!(self.taken_of_value == mark.pin.len, "a pinned value is there to its end");
+                self.taken_of_value = 0;
+                self.marks.pop().into_iter().for_each(&mut done);
+            }
+        }
+        if self.taken == self.ready.len() {
+            self.ready.clear();
+            self.taken = 0;
+        }
     }
 
     /// Keeps a place for a reply of `parts` parts and answers its sequence number.
@@ -131,7 +217,8 @@ impl Output {
         }
         let list = vec![Vec::new(); parts as usize];
         self.pending.push_back(Pending { join, missing: parts, parts: list, counters: None, tail: Vec::new() });
-        self.first.wrapping_add(self.pending.len() as u32 - 1)
+        self.marks.buffer = self.first.wrapping_add(self.pending.len() as u32);
+        self.marks.buffer.wrapping_sub(1)
     }
 
     /// Keeps a place for a reply made of the counters of `cores` cores.
@@ -183,6 +270,11 @@ impl Output {
                 self.held_bytes -= done.tail.len();
             }
             done.join.write(&done.parts, &mut self.ready);
+            if !self.marks.is_empty() {
+                // What was ready and what was this tail are one buffer now, with the new number.
+                self.marks.carry(self.first, self.first, self.ready.len());
+                self.marks.carry(self.first.wrapping_sub(1), self.first, 0);
+            }
             self.ready.extend_from_slice(&done.tail);
         }
     }

@@ -3,8 +3,10 @@
 use bytes::{Buf, BytesMut};
 
 use super::gather::Gathering;
+use super::inflow::Inflow;
 use super::output::Output;
 use super::steering::Steering;
+use crate::base::UnixMillis;
 use crate::command::Span;
 use crate::protocol::resp::{Parser, Skipper, Version};
 
@@ -98,6 +100,10 @@ pub struct Session {
     pub(super) need: usize,
     /// Passing over the rest of a request with an argument too long.
     pub(super) skipper: Option<Skipper>,
+    /// A request whose large value is arriving.
+    pub(super) inflow: Option<Box<Inflow>>,
+    /// When the client last took a piece of a large value, or gave one.
+    pub(super) progress_at: UnixMillis,
     /// Whether it is listed as having something for the io room.
     pub(super) listed: bool,
     /// Whether it waits for its next slice: until then none of its input is executed.
@@ -126,6 +132,8 @@ impl Session {
             spans: Vec::new(),
             need: 0,
             skipper: None,
+            inflow: None,
+            progress_at: UnixMillis(0),
             listed: false,
             queued: false,
             gathering: None,
@@ -136,10 +144,12 @@ impl Session {
     pub fn held_bytes(&self) -> usize {
         let spans = self.spans.capacity() * size_of::<Span>();
         let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.held_bytes());
-        self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans + gathering
+        let large = self.output.marks().held_bytes() + self.inflow.as_ref().map_or(0, |inflow| inflow.held_bytes());
+        let output = self.output.copied_bytes();
+        self.input.capacity() + output + self.name.capacity() + spans + gathering + large
     }
 
-    /// Gives up the session and what it holds.
+    /// Gives up the session and what it holds, but for what the shard must be given back.
     pub fn discard(&mut self) {
         self.state = State::Broken;
         self.input = Input::default();
@@ -148,11 +158,9 @@ impl Session {
     }
 
     /// Whether it can be handed to another core now: every request answered,
-    /// every reply taken.
+    /// every reply taken, no value on its way in.
     pub fn is_quiet(&self) -> bool {
-        self.output.is_settled()
-            && self.output.ready_bytes() == 0
-            && self.in_flight_bytes == 0
-            && self.gathering.is_none()
+        let answered = self.output.is_settled() && self.output.ready_bytes() == 0 && self.in_flight_bytes == 0;
+        answered && self.gathering.is_none() && self.inflow.is_none()
     }
 }

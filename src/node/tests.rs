@@ -13,6 +13,7 @@ mod pipelines;
 mod requests;
 mod settings;
 mod slices;
+mod streams;
 mod sweeps;
 
 use super::*;
@@ -29,6 +30,7 @@ const LIMITS: Limits = Limits {
     request_bytes_max: 16 << 20,
     output_soft_bytes_max: 16 << 20,
     output_hard_bytes_max: 32 << 20,
+    stream_bytes_min: usize::MAX,
 };
 
 /// Slots in a row on one core: small, so that every core has several ranges.
@@ -57,6 +59,14 @@ impl Host {
     }
 
     fn with_memory(cores: usize, limits: Limits, budget_bytes: u64) -> Self {
+        Self::with(cores, limits, budget_bytes, Policy::Clock)
+    }
+
+    fn with_policy(cores: usize, limits: Limits, policy: Policy) -> Self {
+        Self::with(cores, limits, (4 << 20).max(64 * limits.value_bytes_max as u64), policy)
+    }
+
+    fn with(cores: usize, limits: Limits, budget_bytes: u64, policy: Policy) -> Self {
         let hasher = KeyHasher::new(7);
         let mut slots = vec![Vec::new(); cores];
         for (i, first) in (0..SLOT_COUNT as u16).step_by(usize::from(RANGE_SLOTS)).enumerate() {
@@ -67,7 +77,7 @@ impl Host {
             let config = ShardConfig {
                 budget_bytes,
                 reach_bytes: 0,
-                policy: Policy::Clock,
+                policy,
                 huge_pages: false,
                 seed: 1,
                 value_bytes_max: limits.value_bytes_max,

@@ -1,6 +1,7 @@
 //! Writes replies in RESP2 or RESP3.
 
-use crate::command::{OpError, Payload, ReplySink, Value};
+use super::Marks;
+use crate::command::{OpError, Payload, Pin, ReplySink, Value};
 
 /// The version a connection speaks, chosen by `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,13 +19,22 @@ pub struct Encoder<'a> {
     start: usize,
     version: Version,
     command: &'a str,
+    /// Where the places of pinned values go, if they are wanted.
+    marks: Option<&'a mut Marks>,
+    first_mark: usize,
 }
 
 impl<'a> Encoder<'a> {
     /// An encoder for the reply of `command`, whose name some errors contain.
     #[inline]
     pub fn new(out: &'a mut Vec<u8>, version: Version, command: &'a str) -> Self {
-        Self { start: out.len(), out, version, command }
+        Self { start: out.len(), out, version, command, marks: None, first_mark: 0 }
+    }
+
+    /// The same, for a stream that takes large values as pins.
+    #[inline]
+    pub fn pinning(out: &'a mut Vec<u8>, marks: &'a mut Marks, version: Version, command: &'a str) -> Self {
+        Self { start: out.len(), out, version, command, first_mark: marks.len(), marks: Some(marks) }
     }
 
     /// The version in which this encoder writes.
@@ -32,9 +42,9 @@ impl<'a> Encoder<'a> {
         self.version
     }
 
-    /// Bytes in the buffer, what was there before included.
+    /// Bytes in the buffer, what was there before included, and those of pinned values.
     pub fn len(&self) -> usize {
-        self.out.len()
+        self.out.len() + self.marks.as_ref().map_or(0, |marks| marks.bytes())
     }
 
     /// Whether the buffer is empty.
@@ -42,9 +52,14 @@ impl<'a> Encoder<'a> {
         self.out.is_empty()
     }
 
-    /// Takes back all that this encoder has written.
-    pub fn restart(&mut self) {
+    /// Takes back all that this encoder has written. The pins are the caller's to give back.
+    pub fn restart(&mut self) -> Vec<Pin> {
         self.out.truncate(self.start);
+        let mut pins = Vec::new();
+        if let Some(marks) = &mut self.marks {
+            marks.truncate(self.first_mark, &mut pins);
+        }
+        pins
     }
 
     /// A set of `len` answers follows.
@@ -121,6 +136,20 @@ impl ReplySink for Encoder<'_> {
                 self.out.extend_from_slice(b"\r\n");
             }
         }
+    }
+
+    #[inline]
+    fn pins_from(&self) -> usize {
+        self.marks.as_ref().map_or(usize::MAX, |marks| marks.from)
+    }
+
+    #[cold]
+    fn pinned(&mut self, pin: Pin) {
+        self.head(b'$', pin.len as u64);
+        if let Some(marks) = &mut self.marks {
+            marks.push(self.out.len(), pin);
+        }
+        self.out.extend_from_slice(b"\r\n");
     }
 
     #[inline]

@@ -2,8 +2,10 @@
 
 mod encoder;
 mod inline;
+mod marks;
 mod parser;
 
 pub use encoder::{Encoder, Version};
 pub use inline::split_inline;
+pub use marks::{Mark, Marks};
 pub use parser::{Frame, Limits, Parser, Progress, ProtocolError, Skipper};

@@ -140,6 +140,18 @@ impl Parser {
         Progress::Done(Frame::Array, end)
     }
 
+    /// A parser for the last `args_left` arguments of a request, which begin its input.
+    pub fn behind(args_left: usize) -> Self {
+        Self { position: 0, args_left: Some(args_left) }
+    }
+
+    /// The argument that an incomplete request at the start of `input` waits for: its length, where it
+    /// begins, and how many arguments there are from it on. `None` if that is not known yet.
+    pub fn awaited(&self, input: &[u8]) -> Option<(usize, usize, usize)> {
+        let (length, start) = bulk_head(input, self.position).ok()?;
+        Some((length, start, self.args_left?))
+    }
+
     /// The number of arguments, or what else the first bytes turned out to be.
     #[inline]
     fn head(&mut self, input: &[u8], limits: &Limits, spans: &mut Vec<Span>) -> Result<usize, Progress> {
