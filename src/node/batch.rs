@@ -98,12 +98,12 @@ impl Node {
         if session.state != State::Open {
             session.input = Input::default();
             session.gathering = None;
-            if session.inflow.is_some() {
-                self.let_go_inflow(session);
-            }
         }
         if session.input_ended && !session.queued && self.may_run(session) {
             session.state = State::Draining;
+        }
+        if session.state != State::Open && session.inflow.is_some() {
+            self.let_go_inflow(session);
         }
     }
 

@@ -7,6 +7,8 @@
 //!                                                      └─> outbox (another core's)  ─> parcel
 //! deliver <─ parcel <─ inbox: requests to execute, replies to put in their places
 //! ```
+//!
+//! Large values pass in pieces: in by `inflow`, out by `stream`.
 
 mod batch;
 mod cluster;

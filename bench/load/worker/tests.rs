@@ -11,7 +11,7 @@ use ringfence::node::mailbox::ConnId;
 use ringfence::node::session::Scope;
 use ringfence::node::settings::Budget;
 use ringfence::node::topology::Topology;
-use ringfence::node::{Limits, Node, NodeConfig, ServerInfo};
+use ringfence::node::{Limits, Node, NodeConfig, STREAM_BYTES_MIN, ServerInfo};
 
 use super::*;
 use crate::cli::Cli;
@@ -143,6 +143,7 @@ fn node() -> Node {
         request_bytes_max: 16 << 20,
         output_soft_bytes_max: 16 << 20,
         output_hard_bytes_max: 32 << 20,
+        stream_bytes_min: STREAM_BYTES_MIN,
     };
     let server = ServerInfo {
         run_id: "0".repeat(40),

@@ -180,14 +180,18 @@ section! {
         connections: u32 = 10_000,
         /// Bytes in one key. At most 65535.
         key_bytes: Size = Size(65_535),
-        /// Bytes in one value. At most 512MB.
+        /// Bytes in one value. At most 512MB. A value of 1MB or more is sent in pieces, and taken in as it
+        /// arrives by the core that owns its key: neither takes memory for the whole a second time. While a
+        /// key is overwritten, memory is needed for the old value and the new one.
         value_bytes: Size = Size::mb(8),
         /// Arguments in one command. At most 1048576, as in Redis.
         args: u32 = 1_048_576,
-        /// Bytes that one connection may have sent and Ringfence not yet executed. At most 1GB; at
+        /// Bytes that one connection may have sent and Ringfence not yet executed. The bytes of a large
+        /// value that is taken in as it arrives do not count. At most 1GB; at
         /// least 128KB more than `value_bytes`, so that the largest write fits.
         request_bytes: Size = Size::mb(64),
-        /// Replies waiting for one client at which Ringfence stops reading from it.
+        /// Replies waiting for one client at which Ringfence stops reading from it. A large value among
+        /// them counts once, in however many replies it is.
         output_soft_bytes: Size = Size::mb(1),
         /// Replies waiting for one client at which Ringfence closes the connection. At most 4GB; at
         /// least `output_soft_bytes` and `value_bytes`.

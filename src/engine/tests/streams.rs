@@ -340,7 +340,8 @@ fn step(
             Err(answer) => assert_eq!(answer, Answer::Null),
         },
         4 | 5 => {
-            if set(s, &key, &value, Expiry::Never, *now) == Answer::Status("OK".into()) {
+            let answer = set(s, &key, &value, Expiry::Never, *now);
+            if answer == Answer::Status("OK".into()) {
                 model.insert(key, value);
             }
         }

@@ -233,8 +233,37 @@ fn a_value_on_its_way_in_is_held_once_and_given_back_when_the_client_goes() {
     host.feed_in(&client, &stream[..900_000], 8_192);
     host.nodes[0].end_of_input(client.id);
     assert_eq!(host.wishes(&client).0, State::Draining);
+    assert!(host.nodes[0].is_quiet(client.id), "nothing is waited for");
+    assert_eq!(host.nodes[0].shard().memory().live_bytes, 0);
     host.nodes[0].close(client.id);
     host.check_empty();
+}
+
+/// What follows the value is no argument, or one too long: the value is given up, and the reply is
+/// what it would have been.
+#[test]
+fn what_is_wrong_behind_a_value_is_wrong() {
+    let value = value(1, 20_000);
+    for (behind, state) in [
+        (&b":1\r\n"[..], State::Draining),
+        (b"$-1\r\n", State::Draining),
+        (b"$600000000\r\n", State::Draining),
+        (&bulk(&[b'x'; 100_001]), State::Open),
+        (b"$2\r\nEX", State::Open),
+    ] {
+        let head = [b"*4\r\n", &bulk(b"SET")[..], &bulk(b"k"), &bulk(&value), behind].concat();
+        let expected = plainly(&head, PLAIN);
+        assert_eq!(expected.1, state);
+        let mut host = Host::new(1, SMALL);
+        let mut client = host.connect(0, Scope::Host);
+        host.feed_in(&client, &head, 1_000);
+        host.settle(&mut client);
+        assert_eq!((&client.got, host.wishes(&client).0), (&expected.0, state));
+        let left = host.nodes[0].shard().memory().live_bytes;
+        assert_eq!(left > 0, behind.ends_with(b"EX"), "only a request that may still be whole keeps its value");
+        host.nodes[0].close(client.id);
+        host.check_empty();
+    }
 }
 
 #[test]
