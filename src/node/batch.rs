@@ -104,6 +104,7 @@ impl Node {
     /// Executes a slice of the whole requests at the start of `input` and answers how many bytes they were. If there
     /// may be more, the session waits for its next slice.
     pub(super) fn run(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
+        self.lend_buffer(session);
         let mut batch = std::mem::take(&mut self.batch);
         let mut consumed = 0;
         let mut need = std::mem::take(&mut session.need);
@@ -181,6 +182,9 @@ impl Node {
             }
         }
         self.note_stalled(id, session);
+        if let Some(buffer) = session.output.reclaim() {
+            self.spare.push(buffer);
+        }
         batch.spans.shrink_to(SPANS_KEPT_MAX);
         self.batch = batch;
         consumed

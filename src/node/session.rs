@@ -136,7 +136,12 @@ impl Session {
     pub fn held_bytes(&self) -> usize {
         let spans = self.spans.capacity() * size_of::<Span>();
         let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.held_bytes());
-        self.input.capacity() + self.output.total_bytes() + self.name.capacity() + spans + gathering
+        self.input.capacity()
+            + self.output.total_bytes()
+            + self.output.unused_bytes()
+            + self.name.capacity()
+            + spans
+            + gathering
     }
 
     /// Gives up the session and what it holds.

@@ -40,9 +40,9 @@ def free_ports(count):
 
 
 class Server:
-    """One server process with two cores."""
+    """One server process, with two cores if nothing else is said."""
 
-    def __init__(self, log_path, extra=()):
+    def __init__(self, log_path, extra=(), cpus="0,1", memory="256MB"):
         self.log_path = log_path
         for attempt in range(START_ATTEMPTS):
             self.port, self.core_port_base, self.admin_port = free_ports(1), free_ports(2), free_ports(1)
@@ -52,8 +52,8 @@ class Server:
                 "--set", f"listen.core_port_base={self.core_port_base}",
                 "--set", f"listen.admin_port={self.admin_port}",
                 "--set", "cores.idle=park",
-                "--cpus", "0,1",
-                "--memory", "256MB",
+                "--cpus", cpus,
+                "--memory", memory,
                 *extra,
             ]
             with open(log_path, "wb") as log:
