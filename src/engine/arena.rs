@@ -168,6 +168,7 @@ impl Arena {
             return Ok(());
         }
         self.memory.grow(count << self.shift)?;
+        self.memory.advise_huge(self.huge_pages);
         let free = || Segment {
             state: State::Free,
             log: Log::Main,

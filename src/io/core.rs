@@ -41,6 +41,10 @@ const RECEIVES_MAX: usize = 256;
 const CLOCK_EVERY: u64 = 32;
 /// Pieces of background work between two looks at the clock, some hundred nanoseconds each.
 const BACKGROUND_WORK: usize = 64;
+/// Memory set aside for what comes and goes between two counts: one part in so many of the budget,
+/// and no more than so many bytes.
+const PASSING_PART: u64 = 64;
+const PASSING_BYTES_MAX: u64 = 1 << 20;
 /// A stopping core counts as quiet after this long without input.
 const QUIET: Duration = Duration::from_millis(30);
 
@@ -636,7 +640,8 @@ impl Core {
         if stalled > 0 {
             warn!(stalled, "connections kept large values that no key has and took nothing: they are closed");
         }
-        let reserved = io + self.node.session_bytes();
+        let passing = (budget / PASSING_PART).min(PASSING_BYTES_MAX);
+        let reserved = io + self.node.session_bytes() + passing;
         self.node.shard().set_reserved_bytes(reserved);
         let end = self.clock.monotonic();
         self.stopwatch.stop(end, "account", self.node.counters());

@@ -110,6 +110,7 @@ impl Node {
     /// Executes a slice of the whole requests at the start of `input` and answers how many bytes they were. If there
     /// may be more, the session waits for its next slice.
     pub(super) fn run(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
+        self.lend_buffer(session);
         let mut batch = std::mem::take(&mut self.batch);
         let mut consumed = 0;
         let mut need = std::mem::take(&mut session.need);
@@ -178,17 +179,22 @@ impl Node {
                         self.queue(id, session);
                         break;
                     }
-                    need = session.need;
+                    // Left in the session it would outlive the request that it is about.
+                    need = std::mem::take(&mut session.need);
                 }
                 Stop::Incomplete => break,
                 Stop::Inflow(inflow) => {
-                    let need = std::mem::take(&mut session.need);
+                    let until_whole = std::mem::take(&mut session.need);
                     if !self.may_run(session) || !self.belongs_here(session, inflow.owner) {
                         break;
                     }
                     if inflow.owner != self.core {
-                        // It is sent on when it is whole.
-                        session.need = need;
+                        // It is sent on when it is whole, which it may be beyond the view.
+                        if view.len() < rest.len() {
+                            need = until_whole;
+                            continue;
+                        }
+                        session.need = until_whole;
                         break;
                     }
                     consumed += inflow.begins_at;
@@ -207,6 +213,9 @@ impl Node {
             }
         }
         self.note_stalled(id, session);
+        if let Some(buffer) = session.output.reclaim() {
+            self.spare.push(buffer);
+        }
         batch.spans.shrink_to(SPANS_KEPT_MAX);
         self.batch = batch;
         consumed

@@ -364,6 +364,17 @@ impl Node {
         }
     }
 
+    /// Gives a session that has none a buffer for its replies. It keeps it while there is something in
+    /// it: idle connections hold no buffers.
+    #[inline]
+    fn lend_buffer(&mut self, session: &mut Session) {
+        if session.output.is_bare()
+            && let Some(buffer) = self.spare.pop()
+        {
+            session.output.lend(buffer);
+        }
+    }
+
     /// Lists the session, so that the io room looks at it again.
     #[inline]
     pub fn list(&mut self, id: ConnId) {
@@ -378,16 +389,11 @@ impl Node {
     /// Takes the bytes to send for a session, if there are any.
     #[inline]
     pub fn take_output(&mut self, id: ConnId) -> Option<Vec<u8>> {
-        let empty = self.spare.pop().unwrap_or_default();
-        let Some(session) = self.session(id).filter(|s| s.output.ready_bytes() > 0) else {
-            self.spare.push(empty);
-            return None;
-        };
+        let session = self.session(id).filter(|s| s.output.ready_bytes() > 0)?;
         if session.output.is_in_pieces() {
-            self.spare.push(empty);
             return self.take_piece(id);
         }
-        let bytes = session.output.take_ready(empty);
+        let bytes = session.output.take_ready();
         session.in_flight_bytes = bytes.len();
         Some(bytes)
     }
@@ -620,6 +626,7 @@ impl Node {
 
     fn accept_reply(&mut self, token: Token, body: Body, bytes: &[u8]) {
         let Some(mut session) = self.take(token.conn) else { return };
+        self.lend_buffer(&mut session);
         if session.gathering.is_some() && token.sequence == session.output.next_sequence() {
             if let Body::Encoded(span) = body {
                 self.gathered(token.conn, &mut session, token.part, span.of(bytes));

@@ -158,10 +158,35 @@ impl Output {
         bytes_max.checked_div(self.reply_bytes).map_or(WINDOW_FIRST, |replies| replies.clamp(1, WINDOW_MAX))
     }
 
-    /// Takes the bytes to send, leaving `empty` in their place.
-    pub fn take_ready(&mut self, empty: Vec<u8>) -> Vec<u8> {
-        debug_assert!(empty.is_empty() && !self.is_in_pieces());
-        std::mem::replace(&mut self.ready, empty)
+    /// Takes the bytes to send, with their buffer.
+    pub fn take_ready(&mut self) -> Vec<u8> {
+        debug_assert!(!self.is_in_pieces());
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Whether there is no buffer for bytes to send.
+    #[inline]
+    pub fn is_bare(&self) -> bool {
+        self.ready.capacity() == 0
+    }
+
+    /// Takes `buffer` for bytes to send, of which there are none now.
+    #[inline]
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        debug_assert!(self.is_bare() && buffer.is_empty());
+        self.ready = buffer;
+    }
+
+    /// Gives back a buffer that holds nothing.
+    #[inline]
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        let is_idle = self.ready.is_empty() && !self.is_bare() && !self.is_in_pieces();
+        is_idle.then(|| std::mem::take(&mut self.ready))
+    }
+
+    /// Bytes of the buffer for bytes to send that are not used.
+    pub fn unused_bytes(&self) -> usize {
+        self.ready.capacity() - self.ready.len()
     }
 
     /// The sequence number that the next place kept will have.
@@ -315,7 +340,7 @@ mod tests {
     use super::*;
 
     fn ready(output: &mut Output) -> String {
-        String::from_utf8(output.take_ready(Vec::new())).unwrap()
+        String::from_utf8(output.take_ready()).unwrap()
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Session {
         let spans = self.spans.capacity() * size_of::<Span>();
         let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.held_bytes());
         let large = self.output.marks().held_bytes() + self.inflow.as_ref().map_or(0, |inflow| inflow.held_bytes());
-        let output = self.output.copied_bytes();
+        let output = self.output.copied_bytes() + self.output.unused_bytes();
         self.input.capacity() + output + self.name.capacity() + spans + gathering + large
     }
 

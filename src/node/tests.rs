@@ -55,7 +55,7 @@ struct Client {
 
 impl Host {
     fn new(cores: usize, limits: Limits) -> Self {
-        Self::with_memory(cores, limits, 4 << 20)
+        Self::with_policy(cores, limits, Policy::Clock)
     }
 
     fn with_memory(cores: usize, limits: Limits, budget_bytes: u64) -> Self {

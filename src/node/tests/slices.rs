@@ -311,3 +311,19 @@ fn a_request_of_very_many_arguments_that_had_to_wait_is_parsed_in_slices() {
     host.settle(&mut client);
     assert_eq!(String::from_utf8_lossy(&client.got), "$-1\r\n$10\r\n1234567890\r\n:0\r\n");
 }
+
+/// What a slice leaves over may be shorter than the request on which it stopped to look further.
+#[test]
+fn short_requests_behind_long_ones_do_not_wait_for_bytes_that_never_come() {
+    let limits = Limits { value_bytes_max: 100_000, output_soft_bytes_max: 1 << 20, ..LIMITS };
+    let long = request(&["set", "k", &"v".repeat(41_977)]);
+    for count in 1..20 {
+        for short in [1, 40, 400] {
+            let mut host = Host::with_memory(1, limits, 64 << 20);
+            let mut client = host.connect(0, Scope::Host);
+            let stream = [long.repeat(count), words("ping").repeat(short)].concat();
+            let answer = host.ask(&mut client, stream);
+            assert_eq!(answer, ["+OK\r\n".repeat(count), "+PONG\r\n".repeat(short)].concat(), "{count} and {short}");
+        }
+    }
+}

@@ -336,6 +336,7 @@ fn many_answers_of_one_value_hold_it_once() {
     let long = value(1, 1_000_000);
     host.ask(&mut client, set("k", &long, &[]));
     host.feed(&client, &words("get k").repeat(1_000));
+    host.carry();
     assert!(host.held(&client) < 200_000, "{}", host.held(&client));
     let session = host.nodes[0].session(client.id).unwrap();
     assert_eq!((session.output.marks().len(), session.output.marks().bytes()), (1_000, 1_000_000));
