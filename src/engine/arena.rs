@@ -636,7 +636,7 @@ impl Arena {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Arena {
     /// Calls `f` with every record that is not dead, and checks the counts of every segment on the way.
     pub fn walk(&self, mut f: impl FnMut(Loc, Head)) {

@@ -258,7 +258,7 @@ impl Shard {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Drafts {
     /// The segments of every draft.
     pub fn all(&self) -> impl Iterator<Item = &[u32]> {

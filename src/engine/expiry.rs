@@ -435,7 +435,7 @@ impl Drop for Wheel {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Wheel {
     /// Every entry with its bucket.
     pub fn all(&self) -> Vec<(Bucket, Loc)> {

@@ -247,7 +247,7 @@ fn rebuild(table: &mut HashTable<u32>, rehash: impl Fn(&u32) -> u64) {
     *table = fresh;
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Index {
     /// What the tables have allocated, counted afresh.
     pub fn bytes_counted(&self) -> u64 {

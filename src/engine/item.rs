@@ -275,7 +275,8 @@ impl Head {
         let whole = self.value_len() >> segment_shift;
         let rest = self.value_len() & ((1 << segment_shift) - 1);
         let beside = HEADER_BYTES + 2 * EXPIRY_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
-        if beside + rest > (1 << segment_shift) / LARGE_FRACTION { (whole + 1, 0) } else { (whole, rest) }
+        let too_long = rest > 0 && beside + rest > (1 << segment_shift) / LARGE_FRACTION;
+        if too_long { (whole + 1, 0) } else { (whole, rest) }
     }
 
     /// Bytes of the body: the value, or the numbers of its extents and what is left over.

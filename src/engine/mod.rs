@@ -16,6 +16,7 @@
 //! | `expiry` | the timer wheel |
 //! | `evict` | the hand and its policies |
 //! | `stats` | counters and the account of memory |
+//! | `proof` | what tests and the fuzzer share: the walk over everything, arbitrary bytes as operations |
 //!
 //! The rule above all: a read may miss, and is never wrong. No path answers a
 //! value that was deleted, overwritten or has expired, whatever was evicted on the way.
@@ -40,6 +41,8 @@ mod index;
 mod item;
 mod memory;
 mod pins;
+#[cfg(any(test, fuzzing))]
+pub mod proof;
 mod read;
 mod scan;
 mod shard;

@@ -149,7 +149,7 @@ impl Shard {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Pins {
     /// The extents of every pin.
     pub fn all(&self) -> impl Iterator<Item = &[u32]> {

@@ -370,3 +370,26 @@ fn volatile_ttl_evicts_the_soonest_and_nothing_without_a_deadline() {
     assert!(s.keys_with_expiry() == 0 && n > 110_000, "refused only when nothing with a deadline is left");
     s.check();
 }
+
+/// A key of nearly half a segment leaves a large record no room for a rest. Goal: whatever the value's length,
+/// the record has as many extents as its value fills, and none that nobody wrote. Method: lengths next to whole
+/// segments under such keys, in segments whose old bytes are anything; then all of it is deleted.
+#[test]
+fn a_key_of_half_a_segment_has_no_extent_too_many() {
+    let mut s = shard(1 << 20, Policy::Clock);
+    let mut rng = Rng::new(9);
+    let segment = s.arena.segment_bytes();
+    for round in 0..3000u64 {
+        set(&mut s, &key(round % 50), &[0x1c; 3000], Expiry::Never, NOW);
+        let long = vec![b'k'; s.key_bytes_max() - rng.below(40) as usize];
+        let len = rng.below(4) as usize * segment + rng.below(3) as usize * (rng.below(5000) as usize);
+        let value = value_of(round, len);
+        assert!(is_ok(&set(&mut s, &long, &value, Expiry::Never, NOW)));
+        let tail = value_of(round + 1, rng.below(2) as usize * segment + 10);
+        run(&mut s, &long, Op::Append { tail: &tail }, NOW);
+        assert!(get(&mut s, &long, NOW).is_some_and(|got| got == [value, tail].concat()));
+        s.check();
+        run(&mut s, &long, Op::Del, NOW);
+        s.check();
+    }
+}

@@ -8,6 +8,7 @@
 use super::*;
 use crate::base::rng::Rng;
 use crate::command::Pin;
+use crate::command::{ReplySink, Value};
 
 const NOW: u64 = 1_700_000_000_000;
 const FROM: usize = 5_000;

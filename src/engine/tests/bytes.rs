@@ -1,0 +1,13 @@
+//! Arbitrary bytes as operations: what the fuzzer does, in small, with every run of the tests.
+
+use super::*;
+use crate::engine::proof::fuzz::drive;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_find_nothing_wrong(bytes in proptest::collection::vec(any::<u8>(), 0..2500)) {
+        drive(&bytes);
+    }
+}
