@@ -43,9 +43,9 @@ const EXECUTOR_IO_BYTES: usize = 64 << 10;
 /// Requests of glommio's own rings: timers and the parking eventfd.
 const EXECUTOR_RING_DEPTH: usize = 128;
 /// How long arrived requests may take to be answered when the server stops.
-const DRAIN_TIME: Duration = Duration::from_millis(700);
+const DRAIN_TIME: Duration = Duration::from_millis(600);
 /// How long closing connections may take after that.
-const LEAVE_TIME: Duration = Duration::from_millis(100);
+const LEAVE_TIME: Duration = Duration::from_millis(200);
 
 /// Why the server did not start: one line that names the setting and the remedy.
 #[derive(Debug)]
@@ -266,9 +266,9 @@ impl Server {
         drop(done);
         // Cores forward to each other until all are done, so none leaves before.
         let drained = self.cores.iter().filter(|_| all_done.recv_timeout(end.left()).is_ok()).count();
-        std::thread::sleep(LEAVE_TIME / 4);
+        std::thread::sleep(LEAVE_TIME / 8);
         self.cores.iter().for_each(|core| self.order(core, Order::Leave));
-        std::thread::sleep(LEAVE_TIME / 4);
+        std::thread::sleep(LEAVE_TIME / 8);
         drained == self.cores.len()
     }
 }
