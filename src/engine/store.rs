@@ -81,6 +81,8 @@ impl Shard {
                 head.is_large() == old.head.is_large()
                     && head.extents(shift) == old.head.extents(shift)
                     && head.record_bytes(shift) == old.head.record_bytes(shift)
+                    // The numbers of the extents stay where they are.
+                    && (!head.is_large() || head.body_at() == old.head.body_at())
             };
             let least = self.form_at(old.loc, deadline);
             // A wider expiry word than is needed is better than a move.
