@@ -549,7 +549,9 @@ impl Twin {
         };
         // Evicted for its own growth, the value starts anew, without a deadline.
         match old {
-            Some(old) if answered == before + tail.bytes().len() && self.peek(&key).is_none_or(|d| d == old.deadline) => {
+            Some(old)
+                if answered == before + tail.bytes().len() && self.peek(&key).is_none_or(|d| d == old.deadline) =>
+            {
                 let mut value = old.value;
                 value.push(tail);
                 self.store(n, value, old.deadline);
