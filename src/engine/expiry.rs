@@ -590,7 +590,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 5000, ..ProptestConfig::default() })]
+        #![proptest_config(crate::engine::tests::cases(1500, 5000))]
         /// Whatever happens to deadlines and clock, no record is without an entry that will settle it in time.
         #[test]
         fn every_record_stays_watched(

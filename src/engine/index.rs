@@ -249,6 +249,11 @@ fn rebuild(table: &mut HashTable<u32>, rehash: impl Fn(&u32) -> u64) {
 
 #[cfg(any(test, fuzzing))]
 impl Index {
+    /// Whether the next key of `slot` may make its table allocate.
+    pub fn is_full(&self, slot: Slot) -> bool {
+        is_full(&self.slots[slot.index()].table)
+    }
+
     /// What the tables have allocated, counted afresh.
     pub fn bytes_counted(&self) -> u64 {
         let live = self.slots.iter().map(|slot| slot.table.allocation_size() as u64).sum::<u64>();

@@ -15,13 +15,23 @@ use crate::command::{Condition, ExpireCondition, Expiry, Op, OpError, SetReply, 
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+mod allocations;
+
 mod bytes;
 mod deadlines;
 mod model;
+mod places;
+mod policies;
 mod semantics;
 mod space;
 mod stale;
 mod streams;
+
+/// So many cases of a property, or as few as `RINGFENCE_CASES` says: under a tool that makes everything slow.
+pub(super) fn cases(count: u32, max_shrink_iters: u32) -> ProptestConfig {
+    let fewer = std::env::var("RINGFENCE_CASES").ok().and_then(|fewer| fewer.parse().ok());
+    ProptestConfig { cases: fewer.unwrap_or(count).min(count), max_shrink_iters, ..ProptestConfig::default() }
+}
 
 const SEED: u64 = 42;
 

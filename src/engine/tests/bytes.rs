@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::proof::fuzz::drive;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(cases(200, 2000))]
 
     #[test]
     fn arbitrary_bytes_find_nothing_wrong(bytes in proptest::collection::vec(any::<u8>(), 0..2500)) {

@@ -443,7 +443,7 @@ impl Twin {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(cases(150, 2000))]
 
     #[test]
     fn a_shard_that_evicts_may_miss_and_is_never_wrong(

@@ -393,3 +393,23 @@ fn a_key_of_half_a_segment_has_no_extent_too_many() {
         s.check();
     }
 }
+
+/// A deadline that comes where a few bytes of the value go leaves a large record its length, and moves
+/// the numbers of its extents. Goal: the value is the new one and no other segment is touched.
+#[test]
+fn a_deadline_in_exchange_for_bytes_of_a_large_value_mixes_nothing_up() {
+    let mut s = shard(1 << 20, Policy::Clock);
+    for n in 0..3 {
+        set(&mut s, &key(n), &value_of(n, 20_000), Expiry::Never, NOW);
+    }
+    let (narrow, wide) = (Expiry::In(1000), Expiry::In(1 << 40));
+    let steps = [(narrow, 4), (Expiry::Never, 0), (wide, 8), (narrow, 4), (wide, 8), (Expiry::Never, 0)];
+    for (step, (expiry, fewer)) in steps.into_iter().enumerate() {
+        let value = value_of(step as u64 + 10, 20_000 - fewer);
+        assert!(is_ok(&set(&mut s, &key(1), &value, expiry, NOW)));
+        assert!(get(&mut s, &key(1), NOW) == Some(value));
+        assert!(get(&mut s, &key(0), NOW) == Some(value_of(0, 20_000)));
+        assert!(get(&mut s, &key(2), NOW) == Some(value_of(2, 20_000)));
+        s.check();
+    }
+}
