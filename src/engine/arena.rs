@@ -36,6 +36,9 @@ use std::ops::Range;
 const SEGMENTS_WANTED: u64 = 512;
 /// The smallest segment.
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 10;
+/// From this budget on a segment has at least so many bytes, of which half hold the longest key there is.
+const LONG_KEYS_FROM: u64 = 32 << 20;
+const LONG_KEY_SEGMENT_BYTES: u64 = 128 << 10;
 /// The largest segment: one huge page.
 pub const SEGMENT_BYTES_MAX: u64 = HUGE_PAGE_BYTES as u64;
 /// A record is longer than one part in so many of a segment only if its key makes it so.
@@ -154,7 +157,8 @@ impl Arena {
 
     /// Segments of an arena for `budget_bytes` have `1 << shift` bytes.
     pub fn shift_for(budget_bytes: u64) -> u32 {
-        (budget_bytes / SEGMENTS_WANTED).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).ilog2()
+        let least = if budget_bytes < LONG_KEYS_FROM { SEGMENT_BYTES_MIN } else { LONG_KEY_SEGMENT_BYTES };
+        (budget_bytes / SEGMENTS_WANTED).clamp(least, SEGMENT_BYTES_MAX).ilog2()
     }
 
     /// Maps more segments, as many as fit in `budget_bytes` and in what was set aside.
@@ -699,11 +703,12 @@ mod tests {
     #[test]
     fn segments_are_sealed_in_order_and_freed_when_all_is_dead() {
         let mut arena = Arena::new(32 << 20, 0, false).expect("mapped");
-        let records: Vec<Loc> = (0..200).map(|_| append(&mut arena, 1000)).collect();
+        let records: Vec<Loc> = (0..400).map(|_| append(&mut arena, 1000)).collect();
         assert_eq!(arena.in_use(), 4);
         let oldest = arena.oldest(Log::Main).expect("sealed");
         assert_eq!(records[0].offset() >> arena.segment_shift(), oldest as usize);
-        let in_second = records.iter().filter(|l| l.offset() >> 16 == 1).copied().collect::<Vec<_>>();
+        let in_second =
+            records.iter().filter(|l| l.offset() >> arena.segment_shift() == 1).copied().collect::<Vec<_>>();
         for loc in in_second {
             arena.kill(loc);
         }
@@ -720,7 +725,7 @@ mod tests {
     #[test]
     fn released_segments_are_not_resident() {
         let mut arena = Arena::new(32 << 20, 0, false).expect("mapped");
-        for _ in 0..200 {
+        for _ in 0..400 {
             append(&mut arena, 1000);
         }
         assert_eq!(arena.resident(), 4);
