@@ -300,7 +300,8 @@ fn a_request_of_very_many_arguments_that_had_to_wait_is_parsed_in_slices() {
     let mut slices = 0;
     while host.nodes[0].session(client.id).unwrap().gathering.is_none() {
         let before = host.nodes[0].session(client.id).unwrap().spans.len();
-        (host.take(&mut client), host.confirm(&mut client));
+        host.take(&mut client);
+        host.confirm(&mut client);
         host.nodes[0].go_on();
         let now = host.nodes[0].session(client.id).unwrap().spans.len();
         assert!(now <= before + (64 << 10) / 8, "{} arguments at once", now - before);
