@@ -49,7 +49,10 @@ class Server:
         command = ["taskset", "-c", str(options.server_cpu), options.ringfence, "--port", str(self.port)]
         command += ["--memory", memory, "--idle", options.idle, "--set", "cores.cpus=[%d]" % options.server_cpu]
         command += ["--set", "listen.core_port_base=0", "--set", f"listen.admin_port={self.admin}"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.log = open(options.log, "ab") if options.log else None
+        if self.log:
+            command += ["--set", "log.level=debug"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log or subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -58,7 +61,7 @@ class Server:
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.end()
-                    sys.exit(f"ringfence did not start: {self.process.stderr.read().decode(errors='replace')}")
+                    sys.exit("ringfence did not start: --log says why")
                 time.sleep(0.05)
 
     def end(self):
@@ -309,6 +312,7 @@ def main():
     parser.add_argument("--load-cpu", type=int, default=1)
     parser.add_argument("--ringfence", default="target/release/ringfence")
     parser.add_argument("--idle", default="adaptive")
+    parser.add_argument("--log", metavar="FILE", help="append the server's log, where turns that took too long are named")
     options = parser.parse_args()
     options.keys = options.keys or (1_000_000 if options.quick else 10_000_000)
     options.memory = options.memory or ("256MiB" if options.quick else "2GiB")

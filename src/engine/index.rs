@@ -13,6 +13,8 @@ use super::item::{self, Head, Loc};
 use super::memory::prefetch_ref;
 use crate::base::{KeyHash, KeyHasher, SLOT_COUNT, Slot};
 use hashbrown::HashTable;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 /// A table gives memory back when it is filled to less than one part in so many.
 const SHRINK_FACTOR: usize = 8;
@@ -28,11 +30,49 @@ struct SlotTable {
     version: u64,
 }
 
+/// A table of a flushed keyspace, ordered by its place in memory.
+///
+/// The allocator gives memory back to the system from its upper end. Dropped in any other order, tables of many
+/// megabytes wait below one that is still there, and are given back all at once with it: 7 ms for 64 MiB.
+/// From the top down each gives back its own.
+struct Flushed {
+    place: usize,
+    table: HashTable<u32>,
+}
+
+impl Flushed {
+    fn new(table: HashTable<u32>) -> Self {
+        Self { place: table.iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr()), table }
+    }
+}
+
+impl PartialEq for Flushed {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Flushed {}
+
+impl PartialOrd for Flushed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Flushed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place.cmp(&other.place)
+    }
+}
+
 /// All slot tables of a core.
 pub struct Index {
     slots: Vec<SlotTable>,
-    /// Tables of a keyspace that was flushed, waiting to be dropped.
+    /// Tables of a keyspace that was flushed, waiting to be put in order.
     flushed: Vec<HashTable<u32>>,
+    /// Those in order, waiting to be dropped.
+    ordered: BinaryHeap<Flushed>,
     hasher: KeyHasher,
     key_count: u64,
     bytes: u64,
@@ -48,7 +88,15 @@ impl Index {
     pub fn new(hasher: KeyHasher) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(SLOT_COUNT, SlotTable::default);
-        Self { slots, flushed: Vec::new(), hasher, key_count: 0, bytes: Self::FIXED_BYTES, moved: 0 }
+        Self {
+            slots,
+            flushed: Vec::new(),
+            ordered: BinaryHeap::new(),
+            hasher,
+            key_count: 0,
+            bytes: Self::FIXED_BYTES,
+            moved: 0,
+        }
     }
 
     /// Where `key` lies.
@@ -159,21 +207,35 @@ impl Index {
         self.key_count = 0;
     }
 
-    /// Drops up to `tables_max` tables of a flushed keyspace; answers how many.
+    /// Puts up to `tables_max` tables of a flushed keyspace in order, or drops as many; answers how many.
     pub fn drop_flushed(&mut self, tables_max: usize) -> usize {
         let held = self.flushed_bytes();
-        let keep = self.flushed.len().saturating_sub(tables_max);
-        let dropped = self.flushed.len() - keep;
-        self.bytes -= self.flushed.drain(keep..).map(|table| table.allocation_size() as u64).sum::<u64>();
+        let mut done = 0;
+        while done < tables_max
+            && let Some(table) = self.flushed.pop()
+        {
+            self.ordered.reserve_exact(self.flushed.len() + 1);
+            self.ordered.push(Flushed::new(table));
+            done += 1;
+        }
+        while done < tables_max
+            && let Some(Flushed { table, .. }) = self.ordered.pop()
+        {
+            self.bytes -= table.allocation_size() as u64;
+            done += 1;
+        }
         if self.flushed.is_empty() {
             self.flushed = Vec::new();
         }
+        if self.ordered.is_empty() {
+            self.ordered = BinaryHeap::new();
+        }
         self.bytes = self.bytes - held + self.flushed_bytes();
-        dropped
+        done
     }
 
     fn flushed_bytes(&self) -> u64 {
-        (self.flushed.capacity() * size_of::<HashTable<u32>>()) as u64
+        (self.flushed.capacity() * size_of::<HashTable<u32>>() + self.ordered.capacity() * size_of::<Flushed>()) as u64
     }
 
     /// The locations in `slot`, in no order.
@@ -257,7 +319,8 @@ impl Index {
     /// What the tables have allocated, counted afresh.
     pub fn bytes_counted(&self) -> u64 {
         let live = self.slots.iter().map(|slot| slot.table.allocation_size() as u64).sum::<u64>();
-        let flushed = self.flushed.iter().map(|table| table.allocation_size() as u64).sum::<u64>();
+        let flushed = self.flushed.iter().chain(self.ordered.iter().map(|flushed| &flushed.table));
+        let flushed = flushed.map(|table| table.allocation_size() as u64).sum::<u64>();
         Self::FIXED_BYTES + live + flushed + self.flushed_bytes()
     }
 }
