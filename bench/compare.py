@@ -71,7 +71,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long one measurement takes")
     parser.add_argument("--server-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
-    parser.add_argument("--ringfence", default="target/release/ringfence")
+    parser.add_argument(
+        "--ringfence", action="append", default=[], metavar="[NAME=]PATH",
+        help="a build of Ringfence; several are compared with one another (default target/release/ringfence)",
+    )
     parser.add_argument("--idle", default="adaptive", help="Ringfence's idle mode")
     parser.add_argument("--server", action="append", default=[], metavar="NAME=PATH", help="another redis-like server")
     options = parser.parse_args()
@@ -85,8 +88,10 @@ def main():
     quiet = ["--port", "{port}", "--save", "", "--appendonly", "no"]
     commands = {"redis": ["redis-server", *quiet]}
     commands |= {name: [path, *quiet] for name, path in (s.split("=", 1) for s in options.server)}
-    ringfence = [options.ringfence, "--port", "{port}", "--idle", options.idle, "--memory", "2GB"]
-    commands["ringfence"] = ringfence + ["--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]
+    for build in options.ringfence or ["target/release/ringfence"]:
+        name, _, path = build.rpartition("=")
+        command = [path, "--port", "{port}", "--idle", options.idle, "--memory", "2GB"]
+        commands[name or "ringfence"] = command + ["--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]
     servers = []
     try:
         for name, command in commands.items():

@@ -16,8 +16,8 @@ const STALE_ENTRIES_MAX: u64 = 64 << 10;
 const SEGMENT_BYTES_PER_STALE_ENTRY: u64 = 8;
 /// Entries swept per write while a sweep runs: more than a write can add.
 const SWEEP_PER_WRITE: usize = 4;
-/// How far ahead in the wheel records are prefetched.
-const PREFETCH_AHEAD: usize = 8;
+/// Entries of one bucket that are taken out of the wheel at a time.
+const DUE_TOGETHER: usize = 16;
 /// Giving a segment back to the system takes as long as so many small pieces of work.
 const RELEASE_WORK: usize = 32;
 
@@ -96,18 +96,44 @@ impl Shard {
     }
 
     /// Removes what the wheel says is due, up to `entries_max` entries; answers how many it looked at.
+    ///
+    /// Entries are taken some at a time, so that their memory misses overlap: first all records, then their slots' tables.
     pub(super) fn expire_due(&mut self, now: UnixMillis, entries_max: usize) -> usize {
+        let mut due = [Loc(0); DUE_TOGETHER];
         let mut done = 0;
         while done < entries_max
-            && let Some((bucket, loc)) = self.wheel.next_due(now.0)
+            && let Some((bucket, first)) = self.wheel.next_due(now.0)
         {
-            if let Some(ahead) = self.wheel.upcoming(PREFETCH_AHEAD) {
-                self.arena.prefetch(ahead);
+            due[0] = first;
+            let mut count = 1;
+            while count < DUE_TOGETHER.min(entries_max - done)
+                && let Some(loc) = self.wheel.another_of(bucket)
+            {
+                self.arena.prefetch(loc);
+                due[count] = loc;
+                count += 1;
             }
-            self.settle(bucket, loc, now);
-            done += 1;
+            if bucket.is_lowest() {
+                self.prefetch_tables(&due[..count]);
+            }
+            due[..count].iter().for_each(|&loc| self.settle(bucket, loc, now));
+            done += count;
         }
         done
+    }
+
+    /// Starts loading what removing the records at `due` touches, as far as there are any.
+    fn prefetch_tables(&self, due: &[Loc]) {
+        let bytes = self.arena.bytes();
+        let mut places = [None; DUE_TOGETHER];
+        for (place, &loc) in places.iter_mut().zip(due).filter(|(_, loc)| self.arena.may_hold(**loc)) {
+            let (slot, hash) = self.index.address(loc, bytes);
+            self.index.prefetch_slot(slot);
+            *place = Some((slot, hash));
+        }
+        for (slot, hash) in places.into_iter().flatten() {
+            std::hint::black_box(self.index.candidate(slot, hash));
+        }
     }
 
     /// Evicts the record whose deadline comes soonest of some that are due soon: as in
@@ -160,12 +186,30 @@ impl Shard {
     /// Acts on an entry that came out of `bucket`: drops it if it is stale,
     /// removes the record if it has expired, files it again otherwise.
     fn settle(&mut self, bucket: Bucket, loc: Loc, now: UnixMillis) {
+        if self.comes_down(bucket, loc, now) {
+            return;
+        }
         let Some((found, deadline)) = self.watched(bucket, loc, now) else { return };
         if is_past(found.word.deadline, now) {
             self.drop_expired(found.slot, found.hash, found.loc);
         } else {
             self.file_again(found, deadline, now);
         }
+    }
+
+    /// Files an entry again that only comes down a level. Nothing is written to the record, so whether it is one
+    /// need not be known: an entry that leads into the middle of a record is found out when its bytes' time has come.
+    fn comes_down(&mut self, bucket: Bucket, loc: Loc, now: UnixMillis) -> bool {
+        if !self.arena.may_hold(loc) {
+            return true;
+        }
+        let word = self.arena.expiry_word(loc, Head::read(self.arena.bytes(), loc));
+        let Some(deadline) = word.watched().filter(|&deadline| !is_past(Some(deadline), now)) else { return false };
+        let stays = self.wheel.may_watch(bucket, deadline, word.watch) && self.wheel.files_as(word.watch);
+        if stays {
+            self.wheel.file(loc, deadline, now.0);
+        }
+        stays
     }
 
     /// The live record that an entry out of `bucket` watches, with its deadline, unless the entry is stale.

@@ -86,6 +86,11 @@ impl Bucket {
         self.level() * POSITION_BITS
     }
 
+    /// Whether its entries are due when it is, and come down no more.
+    pub fn is_lowest(self) -> bool {
+        self.level() == 0
+    }
+
     fn position(self) -> usize {
         usize::from(self.0) & (POSITIONS - 1)
     }
@@ -190,6 +195,12 @@ impl Wheel {
         }
         self.push(self.home(Self::tick_of(deadline_ms)), loc);
         Watch { side: self.side == 1, late: false }
+    }
+
+    /// Whether [`Wheel::file`] would leave a record's watch as it is.
+    #[inline]
+    pub fn files_as(&self, watch: Watch) -> bool {
+        watch == Watch { side: self.side == 1, late: false }
     }
 
     /// Watches the record at `loc`, which was watched until the deadline `before_ms`,
@@ -319,12 +330,10 @@ impl Wheel {
         None
     }
 
-    /// The entry that comes after `ahead` others in the bucket being emptied, as a hint for prefetching.
-    pub fn upcoming(&self, ahead: usize) -> Option<Loc> {
-        let bucket = self.due?;
-        let block = (0..SIDES).find_map(|side| self.chains[bucket.on_side(side).index()].as_ref())?;
-        let at = (block.len as usize).checked_sub(ahead + 1)?;
-        block.entries.get(at).map(|&loc| Loc(loc))
+    /// Takes another entry out of `bucket`, which [`Wheel::next_due`] has handed out: none of its other side.
+    #[inline]
+    pub fn another_of(&mut self, bucket: Bucket) -> Option<Loc> {
+        self.pop(bucket)
     }
 
     /// The first occupied bucket after the current tick, and the tick at which it falls due.

@@ -24,6 +24,8 @@ const YIELD_AFTER: Duration = Duration::from_millis(1);
 const PARK_AFTER: Duration = Duration::from_millis(3);
 /// How long a slice of background work takes, to some tens of microseconds.
 const BACKGROUND_TIME: Duration = Duration::from_micros(150);
+/// How long the slices take that a core without requests does between two looks for some.
+const IDLE_BACKGROUND_TIME: Duration = Duration::from_micros(50);
 /// How often the background task looks whether there is something to do.
 const BACKGROUND_PAUSE_MIN: Duration = Duration::from_millis(1);
 const BACKGROUND_PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -136,12 +138,16 @@ impl Loop {
             return Ok(Step::Leave);
         }
         pace.note(busy, core.events(), now);
-        if now.saturating_sub(pace.last_yield) >= YIELD_AFTER || self.backlog.get() && !busy || core.has_unsent_mail() {
+        if self.backlog.get() && !busy {
+            // Time that nobody else wants. By its shares the background task would get the tenth part of it.
+            self.backlog.set(core.background(IDLE_BACKGROUND_TIME));
+        }
+        if now.saturating_sub(pace.last_yield) >= YIELD_AFTER || core.has_unsent_mail() {
             core.ring().submit()?;
             pace.last_yield = now;
             return Ok(Step::Yield);
         }
-        if core.has_more() {
+        if core.has_more() || self.backlog.get() {
             core.ring().submit()?;
             return Ok(Step::Again);
         }

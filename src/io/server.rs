@@ -37,11 +37,13 @@ pub const CORE_MEMORY: CoreMemory = CoreMemory { least: Shard::BUDGET_BYTES_MIN,
 const RECEIVE_FRACTION: u64 = 64;
 /// Shares of a core's time: what the data path gets, and what everything else gets.
 const DATA_SHARES: usize = 1000;
-const BACKGROUND_SHARES: usize = 100;
+const BACKGROUND_SHARES: usize = 250;
 /// Memory that glommio registers for its own storage requests; the data path makes none.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 /// Requests of glommio's own rings: timers and the parking eventfd.
 const EXECUTOR_RING_DEPTH: usize = 128;
+/// How late glommio's timers may be on a core that is busy: it looks at them when its preemption timer runs out.
+const TIMERS_LATE_MAX: Duration = Duration::from_millis(5);
 /// How long arrived requests may take to be answered when the server stops.
 const DRAIN_TIME: Duration = Duration::from_millis(600);
 /// How long closing connections may take after that.
@@ -397,6 +399,7 @@ fn spawn(setup: CoreSetup) -> Result<ExecutorJoinHandle<io::Result<()>>, StartEr
         .name(&format!("core-{}", setup.plan.index))
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
+        .preempt_timer(TIMERS_LATE_MAX)
         .spawn(move || run_core(setup))
         .map_err(|error| match io::Error::from(error) {
             error if error.raw_os_error() == Some(libc::EAGAIN) => {
