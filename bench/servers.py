@@ -9,6 +9,7 @@ import sys
 import time
 
 BATCH = 400
+START_SECONDS = 60
 BATCH_BYTES = 4 << 20
 
 
@@ -28,13 +29,14 @@ def cpu_seconds(pid):
 
 
 class Server:
-    def __init__(self, name, command, cpu):
+    def __init__(self, name, command, cpu, log=None):
         self.name, self.port = name, free_port()
         words = [w.replace("{port}", str(self.port)) for w in command]
+        self.log = open(log, "ab") if log else None
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(cpu), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            ["taskset", "-c", str(cpu), *words], stdout=subprocess.DEVNULL, stderr=self.log or subprocess.PIPE
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 0.3).close()
@@ -42,7 +44,8 @@ class Server:
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.end()
-                    sys.exit(f"{name} did not start: {self.process.stderr.read().decode(errors='replace')}")
+                    why = log or self.process.stderr.read().decode(errors="replace")
+                    sys.exit(f"{name} did not start: {why}")
                 time.sleep(0.05)
 
     def stop(self):

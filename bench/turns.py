@@ -18,6 +18,7 @@ verdict: no more than one turn in 10,000 with an own time over 1 ms, and none ov
     cargo build --release
     bench/turns.py                          # 10 million keys, 2 GiB: some minutes
     bench/turns.py --quick                  # 1 million keys
+    bench/turns.py --no-prefault            # memory is touched as it is used: what the kernel takes for that counts
     bench/turns.py --scenarios grow,flush --keys 5000000
 
 Needs redis-benchmark (tests/run installs it) and two CPUs.
@@ -32,46 +33,25 @@ import subprocess
 import sys
 import time
 
+from servers import Server, free_port
+
 # Requests per second that a load must reach for its turns to count: fewer turns are short whatever is wrong.
 RATE_MIN = 100_000
 BACKGROUND_KEYS = 100_000
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Server:
+class Ringfence(Server):
     def __init__(self, options, memory):
-        self.port, self.admin = free_port(), free_port()
-        command = ["taskset", "-c", str(options.server_cpu), options.ringfence, "--port", str(self.port)]
-        command += ["--memory", memory, "--idle", options.idle, "--set", "cores.cpus=[%d]" % options.server_cpu]
-        command += ["--set", "listen.core_port_base=0", "--set", f"listen.admin_port={self.admin}"]
-        self.log = open(options.log, "ab") if options.log else None
-        if self.log:
-            command += ["--set", "log.level=debug"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log or subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.3).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.end()
-                    sys.exit("ringfence did not start: --log says why")
-                time.sleep(0.05)
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self.admin = free_port()
+        command = [options.ringfence, "--port", "{port}", "--memory", memory, "--idle", options.idle]
+        settings = {"cores.cpus": f"[{options.server_cpu}]", "listen.core_port_base": 0, "listen.admin_port": self.admin}
+        settings["prefault"] = "false" if options.no_prefault else "true"
+        if options.log:
+            settings["log.level"] = "debug"
+        command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        super().__init__("ringfence", command, options.server_cpu, log=options.log)
+        # It listens before its memory is touched.
+        self.ask("PING")
 
     def ask(self, *args, timeout=60):
         """One request's reply, as far as its first line; the rest is read and dropped."""
@@ -312,6 +292,7 @@ def main():
     parser.add_argument("--load-cpu", type=int, default=1)
     parser.add_argument("--ringfence", default="target/release/ringfence")
     parser.add_argument("--idle", default="adaptive")
+    parser.add_argument("--no-prefault", action="store_true", help="let memory be touched as it is used")
     parser.add_argument("--log", metavar="FILE", help="append the server's log, where turns that took too long are named")
     options = parser.parse_args()
     options.keys = options.keys or (1_000_000 if options.quick else 10_000_000)
@@ -328,7 +309,7 @@ def main():
     print(f"{'':8}{'':6}{'turns':>9}{'p50<=':>9}{'p9999<=':>9}{'max':>10}{'>1ms':>7}{'>2ms':>7}{'off CPU':>10}")
     met = True
     for name in names:
-        server = Server(options, options.memory)
+        server = Ringfence(options, options.memory)
         try:
             met &= report(name, *SCENARIOS[name](server, options))
         finally:

@@ -97,6 +97,8 @@ pub struct Plan {
     pub eviction: Eviction,
     /// Whether its memory asks for huge pages.
     pub huge_pages: HugePages,
+    /// Whether its memory is touched at the start.
+    pub prefault: bool,
     /// What a core does with nothing to do.
     pub idle: Idle,
     /// How long an adaptive core polls before it parks.
@@ -160,6 +162,7 @@ impl Config {
                 .collect(),
             eviction: self.eviction,
             huge_pages: self.huge_pages,
+            prefault: self.prefault,
             idle: self.cores.idle,
             spin: self.cores.spin.0,
             gather: self.cores.gather.0,

@@ -560,6 +560,17 @@ impl Arena {
         true
     }
 
+    /// Lets up to `count` more free segments occupy memory.
+    pub fn touch(&mut self, count: usize) {
+        let from = self.free_released.len().saturating_sub(count);
+        // The order in which they are taken stays: the last comes first.
+        for &id in &self.free_released[from..] {
+            let start = (id as usize) << self.shift;
+            self.memory.touch(start..start + (1 << self.shift));
+        }
+        self.free_resident.splice(0..0, self.free_released.drain(from..));
+    }
+
     /// The sealed segment of `log` that has stood longest.
     pub fn oldest(&self, log: Log) -> Option<u32> {
         Some(self.chains[log as usize].oldest).filter(|&id| id != NONE)
@@ -733,5 +744,13 @@ mod tests {
         arena.clear();
         assert!(arena.release_one());
         assert_eq!(arena.resident(), 3);
+        arena.touch(2);
+        assert_eq!(arena.resident(), 5);
+        arena.touch(usize::MAX);
+        assert_eq!(arena.resident(), arena.segment_count());
+        for _ in 0..400 {
+            append(&mut arena, 1000);
+        }
+        arena.walk(|_, _| ());
     }
 }

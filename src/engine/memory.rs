@@ -15,6 +15,9 @@ use std::ptr::NonNull;
 /// share a page with a neighbour that has been given back.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// The smallest page there is.
+const SMALL_PAGE_BYTES: usize = 4 << 10;
+
 /// The unit of `mprotect`, or a multiple of it.
 const PAGE_BYTES: usize = 64 << 10;
 
@@ -104,6 +107,12 @@ impl Memory {
         self.advise(range, libc::MADV_DONTNEED);
     }
 
+    /// Lets every page of `range` occupy memory now, on the NUMA node of the calling thread.
+    pub fn touch(&mut self, range: Range<usize>) {
+        let pages = self.bytes_mut().get_mut(range).unwrap_or_default().chunks_mut(SMALL_PAGE_BYTES);
+        pages.filter_map(<[u8]>::first_mut).for_each(|byte| *byte = std::hint::black_box(*byte));
+    }
+
     /// Asks for huge pages (or, with `false`, for none) in all that is usable.
     /// Only advice: a kernel without them ignores it.
     pub fn advise_huge(&mut self, wanted: bool) {
@@ -176,6 +185,9 @@ mod tests {
         assert!(memory.bytes()[4096..8192].iter().all(|&b| b == 0));
         memory.release(0..(1 << 20) + 2);
         assert_eq!(memory.bytes()[0], 7, "a range outside the mapping is left alone");
+        memory.touch(0..(1 << 20) + 2);
+        memory.touch(0..(1 << 20) + 1);
+        assert_eq!((memory.bytes()[0], memory.bytes()[4096]), (7, 0), "touching changes nothing");
         memory.prefetch(usize::MAX);
         memory.advise_huge(false);
     }

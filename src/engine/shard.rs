@@ -91,6 +91,12 @@ impl Shard {
         })
     }
 
+    /// Lets all memory of an empty shard occupy pages now, on the NUMA node of the calling thread.
+    /// Takes the kernel some 0.1 s for a GiB; where a hypervisor has to find the memory first, 3 s.
+    pub fn prefault(&mut self) {
+        self.arena.touch(self.segments_allowed());
+    }
+
     /// Executes one operation on `key`, which lives `at`, and writes its answer to `out`.
     #[inline]
     pub fn execute(&mut self, at: At, key: &[u8], op: Op<'_>, now: UnixMillis, out: &mut impl ReplySink) {

@@ -538,7 +538,7 @@ impl Core {
 
     fn remove(&mut self, id: ConnId) {
         self.connections.remove(id);
-        self.node.close(id);
+        self.node.end(id);
         self.limit.open.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -149,6 +149,7 @@ struct CoreSetup {
     plan: CorePlan,
     node: NodeConfig,
     shard: ShardConfig,
+    prefault: bool,
     sockets: Vec<(OwnedFd, Scope)>,
     mesh: Mesh,
     orders: Receiver<Order>,
@@ -208,6 +209,7 @@ impl Server {
                     hasher: hasher.clone(),
                 },
                 shard: shard_config(plan, core, hasher),
+                prefault: plan.prefault,
                 sockets: std::mem::take(&mut sockets[core.index]),
                 mesh,
                 orders: order_receiver,
@@ -440,7 +442,10 @@ type Made = (Parts, RawFd, Receiver<Vec<RawFd>>, File, IdlePolicy);
 /// the core that uses it, and its ring belongs to this thread.
 fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
     let ring = Ring::receiving(setup.plan.memory_bytes / RECEIVE_FRACTION).map_err(StartError::Ring)?;
-    let shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
+    let mut shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
+    if setup.prefault {
+        shard.prefault();
+    }
     let parking = eventfd().map_err(StartError::Ring)?;
     ring.register_eventfd(parking.as_raw_fd()).map_err(StartError::Ring)?;
     let descriptor = ring.descriptor();

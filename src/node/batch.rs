@@ -5,7 +5,7 @@
 use super::Node;
 use super::inflow::Inflow;
 use super::mailbox::ConnId;
-use super::session::{Input, Scope, Session, State};
+use super::session::{Scope, Session, State};
 use crate::base::{KeyHash, Slot};
 use crate::command::table::{self, Action, Spec};
 use crate::command::{Args, ReplySink, Span};
@@ -86,7 +86,9 @@ impl Node {
         } else if session.input.bytes().len() >= session.need {
             let mut input = std::mem::take(&mut session.input);
             let consumed = self.run(id, session, input.bytes());
-            input.consume(consumed);
+            if let Some(buffer) = input.consume(consumed) {
+                self.retired.bytes(buffer);
+            }
             session.input = input;
         }
         let is_late = session.queued || session.gathering.is_some();
@@ -96,8 +98,7 @@ impl Node {
             self.refuse(session, &format!("more unexecuted bytes than limits.request_bytes ({max})"));
         }
         if session.state != State::Open {
-            session.input = Input::default();
-            session.gathering = None;
+            self.retire_input(session);
         }
         if session.input_ended && !session.queued && self.may_run(session) {
             session.state = State::Draining;

@@ -108,6 +108,11 @@ impl Gathering {
         };
     }
 
+    /// Its arguments, which it does not need any more.
+    pub(super) fn into_spans(self) -> Vec<Span> {
+        self.spans
+    }
+
     /// Memory that it holds.
     pub(super) fn held_bytes(&self) -> usize {
         let parts: usize = self.parts.iter().map(Vec::capacity).sum();
@@ -196,7 +201,10 @@ impl Node {
             }
             return;
         }
-        session.input.consume(gathering.length);
+        self.retired.spans(spans);
+        if let Some(buffer) = session.input.consume(gathering.length) {
+            self.retired.bytes(buffer);
+        }
         if !session.input.is_empty() || session.input_ended {
             self.queue(id, session);
         }

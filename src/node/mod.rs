@@ -20,6 +20,7 @@ mod keys;
 pub mod mailbox;
 mod memory;
 mod output;
+mod retired;
 pub mod session;
 pub mod settings;
 pub mod stats;
@@ -38,6 +39,7 @@ use std::sync::atomic::AtomicU64;
 use batch::Batch;
 use mailbox::{Body, ConnId, Parcel, Request, Token, Work};
 use memory::Pace;
+use retired::Retired;
 use session::{Scope, Session, State};
 use settings::Budget;
 use stats::{CoreSnapshot, MemoryStats};
@@ -178,6 +180,7 @@ pub struct Node {
     places_scratch: Vec<(At, usize)>,
     spare: Vec<Vec<u8>>,
     spare_pieces: Vec<Vec<u8>>,
+    retired: Retired,
     /// Writes refused for want of memory when that was last looked at.
     refused_before: u64,
     counters: CoreSnapshot,
@@ -214,6 +217,7 @@ impl Node {
             places_scratch: Vec::new(),
             spare: Vec::new(),
             spare_pieces: Vec::new(),
+            retired: Retired::default(),
             refused_before: 0,
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
             hand_pace: Pace::new(server.started_at),
@@ -283,6 +287,13 @@ impl Node {
         self.free.push(id.index);
         self.counters.connections_current -= 1;
         Some(session)
+    }
+
+    /// The connection is closed: lets go of its session.
+    pub fn end(&mut self, id: ConnId) {
+        if let Some(mut session) = self.close(id) {
+            self.retire_input(&mut session);
+        }
     }
 
     /// The session, if it is still there.
@@ -647,7 +658,8 @@ impl Node {
     /// A slice of background work. Answers whether more waits.
     pub fn advance(&mut self, work_max: usize) -> bool {
         self.hand_pace.note(self.now, self.shard.hand_walked_bytes());
-        self.shard.advance(self.now, work_max)
+        let retiring = self.retired.step();
+        self.shard.advance(self.now, work_max) || retiring
     }
 
     /// Copies the counters.
@@ -691,7 +703,8 @@ impl Node {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
         let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
-        self.shard.pins_bytes() + (held + spare + self.places.capacity() * size_of::<Place>()) as u64
+        let retired = self.retired.held_bytes();
+        self.shard.pins_bytes() + (held + spare + retired + self.places.capacity() * size_of::<Place>()) as u64
     }
 
     /// Closes the connections that hold most until all together hold at most

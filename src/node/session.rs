@@ -40,12 +40,17 @@ impl Input {
         self.0.extend_from_slice(bytes);
     }
 
-    /// Forgets the first `n` bytes, and the memory if none are left.
-    pub fn consume(&mut self, n: usize) {
+    /// Forgets the first `n` bytes, and answers the memory if none are left.
+    #[must_use]
+    pub fn consume(&mut self, n: usize) -> Option<Vec<u8>> {
         self.0.advance(n);
-        if self.0.is_empty() {
-            *self = Input::default();
-        }
+        self.0.is_empty().then(|| std::mem::take(self).into_buffer())
+    }
+
+    /// The memory, without what was in it.
+    pub fn into_buffer(mut self) -> Vec<u8> {
+        self.0.clear();
+        Vec::from(self.0)
     }
 
     /// Memory held.
@@ -152,9 +157,7 @@ impl Session {
     /// Gives up the session and what it holds, but for what the shard must be given back.
     pub fn discard(&mut self) {
         self.state = State::Broken;
-        self.input = Input::default();
         self.output = Output::default();
-        self.gathering = None;
     }
 
     /// Whether it can be handed to another core now: every request answered,

@@ -102,6 +102,7 @@ impl Node {
     pub(super) fn discard(&mut self, index: usize) {
         let Some(mut session) = self.places[index].session.take() else { return };
         self.let_go(&mut session);
+        self.retire_input(&mut session);
         session.discard();
         self.counters.limit_errors += 1;
         self.places[index].session = Some(session);

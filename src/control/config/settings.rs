@@ -93,6 +93,10 @@ section! {
         /// does from 1 GiB of memory for a core, where a segment is as large as a huge page; "off" never does.
         /// `INFO memory` says how much came of it. /sys/kernel/mm/transparent_hugepage/enabled must not be "never".
         huge_pages: HugePages = HugePages::Auto,
+        /// Whether each core touches all of its memory before it takes connections. Otherwise a page costs time when
+        /// it is first written to: a huge one some 0.1 ms, on a virtual machine up to 5 ms. With it a start takes longer, the
+        /// process has its full size from then on, and memory that the host does not have is missed at once.
+        prefault: bool = false,
         ;
         /// Which CPUs serve data.
         cores: Cores,

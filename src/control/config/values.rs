@@ -16,6 +16,12 @@ pub(super) trait TomlText {
     fn toml_text(&self) -> Option<String>;
 }
 
+impl TomlText for bool {
+    fn toml_text(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
 /// A number of bytes: `"64MB"`, or a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);

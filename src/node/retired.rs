@@ -1,0 +1,94 @@
+//! Large buffers on their way back to the allocator, a piece at a time: the kernel takes 3 ms to get 32 MiB back at
+//! once, which a turn must not last.
+//!
+//! Called by whatever lets go of a buffer that a client can make large, and by each slice of background work.
+
+use super::Node;
+use super::session::Session;
+use crate::command::Span;
+
+/// Bytes that one step gives back; shorter buffers are dropped as they are.
+const STEP_BYTES: usize = 256 << 10;
+
+/// Buffers that nobody needs.
+#[derive(Default)]
+pub(super) struct Retired {
+    bytes: Vec<Vec<u8>>,
+    spans: Vec<Vec<Span>>,
+}
+
+impl Retired {
+    /// Takes a buffer of bytes.
+    pub(super) fn bytes(&mut self, buffer: Vec<u8>) {
+        retire(&mut self.bytes, buffer);
+    }
+
+    /// Takes the arguments of a request.
+    pub(super) fn spans(&mut self, buffer: Vec<Span>) {
+        retire(&mut self.spans, buffer);
+    }
+
+    /// Gives a piece back; answers whether more is left.
+    pub(super) fn step(&mut self) -> bool {
+        let _ = shrink_last(&mut self.bytes) || shrink_last(&mut self.spans);
+        !(self.bytes.is_empty() && self.spans.is_empty())
+    }
+
+    /// Memory that is still held.
+    pub(super) fn held_bytes(&self) -> usize {
+        let spans: usize = self.spans.iter().map(Vec::capacity).sum();
+        self.bytes.iter().map(Vec::capacity).sum::<usize>() + spans * size_of::<Span>()
+    }
+}
+
+fn retire<T>(pile: &mut Vec<Vec<T>>, mut buffer: Vec<T>) {
+    if buffer.capacity() * size_of::<T>() > STEP_BYTES {
+        buffer.clear();
+        pile.push(buffer);
+    }
+}
+
+/// Shortens the last buffer by a step; answers whether there was one.
+fn shrink_last<T>(pile: &mut Vec<Vec<T>>) -> bool {
+    let Some(last) = pile.last_mut() else { return false };
+    last.shrink_to(last.capacity().saturating_sub(STEP_BYTES / size_of::<T>()));
+    if last.capacity() * size_of::<T>() <= STEP_BYTES {
+        pile.pop();
+    }
+    true
+}
+
+impl Node {
+    /// Lets go of a session's input and of the request that it has begun.
+    pub(super) fn retire_input(&mut self, session: &mut Session) {
+        self.retired.bytes(std::mem::take(&mut session.input).into_buffer());
+        if let Some(gathering) = session.gathering.take() {
+            self.retired.spans(gathering.into_spans());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_go_in_steps_and_short_ones_at_once() {
+        let mut retired = Retired::default();
+        retired.bytes(Vec::with_capacity(STEP_BYTES));
+        assert!(!retired.step());
+        retired.bytes(vec![1; 10 * STEP_BYTES]);
+        retired.spans(Vec::with_capacity(3 * STEP_BYTES / size_of::<Span>()));
+        let mut held = retired.held_bytes();
+        assert!(held >= 13 * STEP_BYTES);
+        let mut steps = 0;
+        while retired.step() {
+            let now = retired.held_bytes();
+            assert!(now < held && held - now <= 2 * STEP_BYTES, "{held} to {now}");
+            held = now;
+            steps += 1;
+        }
+        assert!((8..=14).contains(&steps), "{steps}");
+        assert_eq!(retired.held_bytes(), 0);
+    }
+}
