@@ -7,7 +7,7 @@ Every server gets the same budget and, one after the other, the same phases:
                                           and SET on a miss, then the hit ratio of a second pass
     overwrite                             values of 100 keys in 101 written again, from 50 B to 20 KiB
     expire                                half of the keys with a TTL of half a second, filled three times
-    connections                           10,000 connections with pipelines of 8, made by ringfence-bench
+    connections                           9,990 connections with pipelines of 8, made by ringfence-bench
 
     cargo build --release
     bench/pressure.py --memory 64                         # MiB; against redis-server
@@ -57,7 +57,7 @@ def expire(client, budget):
 
 
 def connections(server, program):
-    command = [program, "--target", f"127.0.0.1:{server.port}", "--protocol", "resp2", "--closed", "--connections", "10000"]
+    command = [program, "--target", f"127.0.0.1:{server.port}", "--protocol", "resp2", "--closed", "--connections", "9990"]
     command += ["--pipeline", "8", "--duration", "5s", "--mix", "get=5,set=5", "--keys", "10000", "--cpus", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--memory", type=int, default=64, help="the budget in MiB")
     parser.add_argument("--ringfence", default=os.path.join(root, "target/release/ringfence"))
     parser.add_argument("--generator", default=os.path.join(root, "target/release/ringfence-bench"))
-    parser.add_argument("--policy", default="clock", help="Ringfence's eviction policy")
+    parser.add_argument("--policy", default="s3fifo", help="Ringfence's eviction policy")
     parser.add_argument("--server", action="append", metavar="NAME=COMMAND", help="a peer; {port} and {bytes} are filled in")
     parser.add_argument("--no-peers", action="store_true")
     arguments = parser.parse_args()

@@ -40,6 +40,7 @@ impl Shard {
     pub fn advance(&mut self, now: UnixMillis, work_max: usize) -> bool {
         let mut left = work_max - self.expire_due(now, work_max);
         left -= self.drop_flushed(left);
+        self.note_tables();
         if self.wheel_is_littered() {
             self.wheel.start_sweep();
         }
@@ -81,6 +82,7 @@ impl Shard {
     /// What every write does at its end: its share of making room and of sweeping.
     #[inline]
     pub(super) fn after_write(&mut self, now: UnixMillis) {
+        self.note_tables();
         if self.wheel.is_sweeping() || self.wheel_is_littered() {
             self.wheel.start_sweep();
             self.sweep(now, SWEEP_PER_WRITE);

@@ -20,6 +20,8 @@ use crate::base::rng::Rng;
 use crate::base::{KeyHash, SLOT_COUNT, Slot, UnixMillis};
 use crate::command::{Op, OpError, ReplySink};
 
+/// Bytes that the allocator is taken to keep of tables that were larger once: one part in so many of the budget at most.
+const KEPT_FRACTION: u64 = 16;
 /// Segments that a budget must hold.
 const SEGMENTS_MIN: u64 = 64;
 /// Records of one slot that a sample takes, and slots looked at for each record wanted.
@@ -42,6 +44,9 @@ pub struct Shard {
     /// What the budget can be set to: [`Shard::range_of`].
     range: (u64, u64),
     reserved_bytes: u64,
+    /// The most that index and wheel have taken since the keyspace was last empty. Their small pieces lie between others', so the
+    /// allocator can rarely give pages of them back.
+    tables_peak_bytes: u64,
 }
 
 /// A live record that was looked up.
@@ -88,6 +93,7 @@ impl Shard {
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),
             reserved_bytes: 0,
+            tables_peak_bytes: 0,
         })
     }
 
@@ -157,7 +163,7 @@ impl Shard {
     /// How many segments the budget has room for beside everything else in it.
     #[inline]
     pub(super) fn segments_allowed(&self) -> usize {
-        let others = self.index_bytes() + self.wheel_bytes() + self.reserved_bytes;
+        let others = self.index_bytes() + self.wheel_bytes() + self.reserved_bytes + self.kept_bytes();
         let room = self.budget_bytes.saturating_sub(others) >> self.arena.segment_shift();
         (room as usize).min(self.arena.segment_count())
     }
@@ -172,6 +178,27 @@ impl Shard {
     #[inline]
     fn wheel_bytes(&self) -> u64 {
         self.wheel.bytes() - Wheel::FIXED_BYTES
+    }
+
+    /// What the allocator may keep of tables that were larger once.
+    #[inline]
+    fn kept_bytes(&self) -> u64 {
+        self.tables_peak_bytes.saturating_sub(self.tables_bytes()).min(self.budget_bytes / KEPT_FRACTION)
+    }
+
+    /// Bytes of index and wheel that come from the allocator in small pieces.
+    #[inline]
+    fn tables_bytes(&self) -> u64 {
+        self.index.bytes() - Index::FIXED_BYTES + self.wheel_bytes()
+    }
+
+    /// Remembers how much the tables take, or that an empty keyspace has given all of it back.
+    #[inline]
+    pub(super) fn note_tables(&mut self) {
+        let bytes = self.tables_bytes();
+        if bytes > self.tables_peak_bytes || bytes == 0 {
+            self.tables_peak_bytes = bytes;
+        }
     }
 
     /// How many segments are free within the budget; negative if it is overdrawn.
@@ -232,13 +259,14 @@ impl Shard {
             free_bytes: free << shift,
             index_bytes,
             wheel_bytes,
-            reserved_bytes: self.reserved_bytes,
+            reserved_bytes: self.reserved_bytes + self.kept_bytes(),
             segments_total: self.segments_allowed() as u64,
             segments_free: free,
             resident_bytes: ((self.arena.resident() as u64) << shift)
                 + index_bytes
                 + wheel_bytes
                 + self.reserved_bytes
+                + self.kept_bytes()
                 + Self::FIXED_BYTES,
             fixed_bytes: Self::FIXED_BYTES,
             segment_bytes: self.arena.segment_bytes() as u64,

@@ -43,7 +43,7 @@ pub struct MemoryReport {
     pub index_bytes: u64,
     /// The expiry wheel.
     pub wheel_bytes: u64,
-    /// What sessions and buffers were said to use.
+    /// What sessions and buffers were said to use, and what the allocator may keep of tables that were larger once.
     pub reserved_bytes: u64,
     /// Segments that the budget allows now.
     pub segments_total: u64,

@@ -43,8 +43,8 @@ const CLOCK_EVERY: u64 = 32;
 const BACKGROUND_WORK: usize = 64;
 /// Memory set aside for what comes and goes between two counts: one part in so many of the budget,
 /// and no more than so many bytes.
-const PASSING_PART: u64 = 64;
-const PASSING_BYTES_MAX: u64 = 1 << 20;
+const PASSING_PART: u64 = 40;
+const PASSING_BYTES_MAX: u64 = 3 << 19;
 /// A stopping core counts as quiet after this long without input.
 const QUIET: Duration = Duration::from_millis(30);
 

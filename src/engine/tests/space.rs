@@ -255,6 +255,30 @@ fn reserved_bytes_push_records_out() {
     s.check();
 }
 
+/// Deleted keys leave holes in the heap, which is why a server once took more than its budget after its values had become longer.
+#[test]
+fn what_the_allocator_may_keep_of_tables_counts_until_the_keyspace_is_flushed() {
+    let mut s = shard(16 << 20, Policy::Clock);
+    for n in 0..60_000 {
+        set(&mut s, &key(n), b"", Expiry::Never, NOW);
+    }
+    let full = s.memory();
+    assert_eq!(full.reserved_bytes, 0);
+    for n in 1000..60_000 {
+        run(&mut s, &key(n), Op::Del, NOW);
+    }
+    let after = s.memory();
+    assert!(after.index_bytes < full.index_bytes / 2);
+    assert_eq!(after.reserved_bytes, full.index_bytes - after.index_bytes);
+    s.set_reserved_bytes(5);
+    assert_eq!(s.memory().reserved_bytes, after.reserved_bytes + 5);
+    s.set_budget(4 << 20).expect("a quarter is workable");
+    assert_eq!(s.memory().reserved_bytes, (4 << 20) / 16 + 5, "a small budget is not taken up by it");
+    s.flush();
+    settle(&mut s, NOW);
+    assert_eq!(s.memory().reserved_bytes, 5);
+}
+
 #[test]
 fn a_slot_of_all_keys_is_accounted_for() {
     for policy in Policy::ALL {
