@@ -46,6 +46,16 @@ def missed(client, pairs):
     return [pair for length, pair in zip(found, pairs) if length == 0]
 
 
+def test_prefault_touches_all_memory_before_the_first_answer_and_no_more(tmp_path):
+    instance = Server(tmp_path / "log", ("--set", "prefault=true"), cpus="0", memory="64MiB")
+    with instance.client() as client:
+        client.ping()
+        assert BUDGET * 0.95 <= status(instance, "VmRSS") <= BUDGET * 1.02 + BESIDE
+        fill(client, [(f"k:{n}", 1000) for n in range(100_000)])
+        assert status(instance, "VmHWM") <= BUDGET * 1.02 + BESIDE
+    assert instance.stop() == 0, instance.log()
+
+
 def test_sizes_may_shift_and_the_memory_follows_within_one_pass(server):
     """Promised: 100 B, 1 KiB, 100 KiB and back: a working set of three fifths of the budget is all there in its
     second pass, and the process never takes more than the budget, 2 % and 8 MiB."""
