@@ -139,7 +139,7 @@ impl Loop {
         }
         pace.note(busy, core.events(), now);
         if self.backlog.get() && !busy {
-            // Time that nobody else wants. By its shares the background task would get the tenth part of it.
+            // Time that nobody else wants. By its shares the background task would get a fifth of it.
             self.backlog.set(core.background(IDLE_BACKGROUND_TIME));
         }
         if now.saturating_sub(pace.last_yield) >= YIELD_AFTER || core.has_unsent_mail() {
