@@ -334,6 +334,11 @@ impl Ring {
         })
     }
 
+    /// Receive buffers that are in use: more receives than these cannot take bytes at once.
+    pub fn receive_buffers(&self) -> usize {
+        usize::from(self.buffers.offered)
+    }
+
     /// Memory of the receive buffers that are in use.
     pub fn receive_bytes(&self) -> u64 {
         u64::from(self.buffers.offered) * BUFFER_BYTES as u64

@@ -160,8 +160,8 @@ pub struct Node {
     places: Vec<Place>,
     free: Vec<u32>,
     sessions_opened: u64,
-    /// Sessions with something for the io room, each once.
-    listed: Vec<ConnId>,
+    /// Sessions with something for the io room, each once, in the order in which they came to have it.
+    listed: VecDeque<ConnId>,
     outbox: Vec<Parcel>,
     /// For each core, its requests that wait until the replies before them are taken.
     deferred: Vec<VecDeque<Deferred>>,
@@ -204,7 +204,7 @@ impl Node {
             places: Vec::new(),
             free: Vec::new(),
             sessions_opened: 0,
-            listed: Vec::new(),
+            listed: VecDeque::new(),
             outbox: (0..cores).map(|_| Parcel::default()).collect(),
             deferred: (0..cores).map(|_| VecDeque::new()).collect(),
             congested: false,
@@ -319,7 +319,7 @@ impl Node {
         }
         if !session.listed {
             session.listed = true;
-            self.listed.push(id);
+            self.listed.push_back(id);
         }
         self.places[id.index as usize].session = Some(session);
     }
@@ -393,7 +393,7 @@ impl Node {
             && !session.listed
         {
             session.listed = true;
-            self.listed.push(id);
+            self.listed.push_back(id);
         }
     }
 
@@ -413,7 +413,7 @@ impl Node {
     /// end, a move, or input that it wants or does not want any more.
     #[inline]
     pub fn next_listed(&mut self) -> Option<ConnId> {
-        while let Some(id) = self.listed.pop() {
+        while let Some(id) = self.listed.pop_front() {
             if let Some(session) = self.session(id) {
                 session.listed = false;
                 return Some(id);

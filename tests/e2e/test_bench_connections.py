@@ -52,6 +52,22 @@ def test_ten_thousand_connections_to_ringfence(many_files, tmp_path):
     assert status == 0, server.log()
 
 
+def test_ten_thousand_connections_that_are_all_busy(many_files, tmp_path):
+    """Far more replies arrive than there are buffers for: each connection gets its turn, and none waits for ever."""
+    server = Server(tmp_path / "log", ["--set", f"limits.connections={MANY + 100}"])
+    try:
+        shape = ["--connections", MANY, "--connect-rate", 5000, "--closed", "--pipeline", 8, "--keys", 1000]
+        done = counted("--target", f"127.0.0.1:{server.port}", *shape, "--duration", "2s", "--warmup", "0s")
+        counts, latency = done.counts, done.run["latency_us"]
+        assert counts["answered"] == counts["sent"] >= 8 * MANY
+        assert counts["lost"] == counts["errors"] == counts["violations"] == counts["misses"] == 0, counts
+        # Served in turn, the unluckiest waits about as long as everybody.
+        assert latency["max"] < 10 * latency["p50"], latency
+    finally:
+        status = server.stop()
+    assert status == 0, server.log()
+
+
 def test_more_connections_than_the_server_takes(tmp_path):
     """The server closes those that are too many, and that is said instead of a run on fewer."""
     with Redis(tmp_path, "--maxclients", "40") as server:

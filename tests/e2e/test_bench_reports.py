@@ -329,8 +329,11 @@ def test_the_json_of_a_run_is_consistent(run):
     assert run.report["schema"] == 1 and found["loop"] == "open" and found["arrivals"] == "poisson"
     assert sum(kind["count"] for kind in kinds.values()) == found["latency_us"]["count"] == counts["answered"]
     assert found["slip_us"]["count"] == counts["sent"] + counts["unsent"]
-    # What was under way at the end is answered after it, and what was under way at the begin within it.
-    assert abs(found["reached_per_s"] * found["measured_s"] - counts["answered"]) <= 8 + 0.5
+    # What was under way at the end is answered after it, and what was under way at the begin within it: as many as
+    # there are connections, and behind them what became due while the machine stood still.
+    stall = max(found["latency_us"]["max"] / 1e6, 0.005)
+    apart = abs(found["reached_per_s"] * found["measured_s"] - counts["answered"])
+    assert apart <= 8 + 0.5 + 2 * 4000 * stall, found
     for name in ("latency_us", "service_us", "slip_us", "connect_us", *[("by_kind_us", kind) for kind in kinds]):
         figures = found[name] if isinstance(name, str) else found[name[0]][name[1]]
         values = [figures[key] for key in ("min", "p50", "p90", "p99", "p99.9", "p99.99", "max")]

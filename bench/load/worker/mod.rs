@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use ringfence::io::ring::{Completion, Received, Ring};
+use ringfence::io::ring::{Completion, Key, Received, Ring};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
 pub use self::desk::Desk;
@@ -152,8 +152,8 @@ pub struct Worker {
     ring: Ring,
     desk: Desk,
     completions: Vec<Completion>,
-    /// Lanes whose receive has to be armed again.
-    deaf: Vec<u32>,
+    /// Lanes whose receive has to be armed again, the longest without one first.
+    deaf: VecDeque<Key>,
     opening: VecDeque<u32>,
     next_connect: u64,
     next_watch: u64,
@@ -180,7 +180,7 @@ impl Worker {
                     ring,
                     desk: Desk::new(setup, index),
                     completions: Vec::new(),
-                    deaf: Vec::new(),
+                    deaf: VecDeque::new(),
                     opening: VecDeque::new(),
                     next_connect: 0,
                     next_watch: 0,
@@ -306,7 +306,7 @@ impl Worker {
                     return Ok(());
                 };
                 if !armed {
-                    self.deaf.push(key.index);
+                    self.deaf.push_back(key);
                 }
                 match outcome {
                     Received::Data(lent) => {
@@ -348,7 +348,7 @@ impl Worker {
                 match result {
                     Ok(()) if current => {
                         let now = self.desk.setup.now();
-                        self.deaf.push(key.index);
+                        self.deaf.push_back(key);
                         self.desk.connected(key.index, now);
                         Ok(())
                     }
@@ -441,15 +441,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Arms receives that are not.
+    /// Arms receives that are not: as many as there are buffers, since more would find none. Oldest first: in any
+    /// other order a few lanes could use the buffers again and again, and the rest never get one.
     #[inline]
     fn listen(&mut self) {
-        while let Some(index) = self.deaf.pop() {
-            let lane = &self.desk.lanes[index as usize];
+        for _ in 0..self.ring.receive_buffers() {
+            let Some(key) = self.deaf.pop_front() else { break };
+            let lane = &self.desk.lanes[key.index as usize];
             if let Some(descriptor) = lane.descriptor()
+                && key.is_generation(lane.generation)
                 && matches!(lane.state, State::Greeting | State::Ready)
             {
-                self.ring.receive(lane.key(index), descriptor);
+                self.ring.receive(key, descriptor);
             }
         }
     }
@@ -484,7 +487,7 @@ impl Worker {
     #[inline]
     fn wait(&mut self) -> std::io::Result<()> {
         let now = self.desk.setup.now();
-        let due = self.desk.next_due().min(self.next_connect_due());
+        let due = if self.deaf.is_empty() { self.desk.next_due().min(self.next_connect_due()) } else { 0 };
         if due > now + SPIN_NS {
             let sleep = Duration::from_nanos(due - now - SPIN_NS).min(SLEEP_MAX);
             return self.ring.submit_and_wait(sleep, None);
