@@ -32,17 +32,22 @@ struct SlotTable {
 
 /// A table of a flushed keyspace, ordered by its place in memory.
 ///
-/// The allocator gives memory back to the system from its upper end. Dropped in any other order, tables of many
-/// megabytes wait below one that is still there, and are given back all at once with it: 7 ms for 64 MiB.
-/// From the top down each gives back its own.
+/// The allocator gives memory back to the system from the upper end of its newest heap. Dropped in any other order,
+/// tables of many megabytes wait below one that is still there, and are given back all at once with it: 7 ms for 64 MiB.
+/// From the end backwards each gives back its own.
 struct Flushed {
-    place: usize,
+    place: (usize, usize),
     table: HashTable<u32>,
 }
 
+/// The heaps of glibc's malloc on other threads than the first are of this size and aligned to it.
+const HEAP_BYTES: usize = 64 << 20;
+
 impl Flushed {
     fn new(table: HashTable<u32>) -> Self {
-        Self { place: table.iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr()), table }
+        let address = table.iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr());
+        // The system places new mappings below the older ones: the lowest heap is the newest.
+        Self { place: (usize::MAX - address / HEAP_BYTES, address), table }
     }
 }
 
