@@ -1,5 +1,5 @@
 //! The first of the two rooms where `unsafe` is allowed: the one mapping that
-//! holds every record of a core, and the prefetch instruction.
+//! holds every record of a core, the prefetch instruction, and what the allocator is told.
 //!
 //! Invariant: `base..base + len` is readable, writable and owned by this value
 //! alone from [`Memory::grow`] until it is dropped, so the slices handed out are
@@ -143,6 +143,21 @@ impl Drop for Memory {
         // SAFETY: exactly the range that `mmap` answered, unmapped once; no
         // borrow of it outlives `self`.
         unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+    }
+}
+
+/// Allocations of more bytes than these get mappings of their own.
+pub const OWN_MAPPING_BYTES: usize = 256 << 10;
+
+/// Has the allocator, in the whole process and from now on, give large allocations mappings of their own. Such a one
+/// grows by moving pages, not bytes: left alone, glibc soon takes it from its heaps, and a request buffer of 16 MiB
+/// that grows is copied for 3 ms. A buffer that has grown where it was, in a heap, stays there: whoever grows one
+/// moves it in time.
+pub fn map_large_allocations() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call changes a number that the allocator reads under its own locks. Refused, it changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES as i32);
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `index` | slot tables: from key to record |
 //! | `item` | the record, drawn |
 //! | `arena` | segments: append, seal, free |
-//! | `memory` | the mapping; the only `unsafe` here |
+//! | `memory` | the mapping, and what the allocator is told; the only `unsafe` here |
 //! | `expiry` | the timer wheel |
 //! | `evict` | the hand and its policies |
 //! | `stats` | counters and the account of memory |
@@ -54,6 +54,7 @@ mod write;
 
 pub use draft::DraftId;
 pub use evict::Policy;
+pub use memory::{OWN_MAPPING_BYTES, map_large_allocations};
 pub use shard::Shard;
 pub use stats::{HandReport, MemoryReport, ShardStats};
 

@@ -39,6 +39,8 @@ const LEFT_OVER_TIME: Duration = Duration::from_micros(125);
 const RECEIVES_MAX: usize = 256;
 /// Requests, or pieces of work as long, after which a turn looks at the clock: 25 ns for 32 requests.
 const CLOCK_EVERY: u64 = 32;
+/// Bytes that take about as long to take in and to parse as a request does: a long request comes in many of them.
+const BYTES_AS_WORK: usize = 512;
 /// Pieces of background work between two looks at the clock, some hundred nanoseconds each.
 const BACKGROUND_WORK: usize = 64;
 /// Memory set aside for what comes and goes between two counts: one part in so many of the budget,
@@ -262,6 +264,9 @@ impl Core {
             match completion {
                 Completion::Received { key, outcome, armed } => {
                     self.events += 1;
+                    if let Received::Data(lent) = &outcome {
+                        handled += (self.ring.bytes(lent).len() / BYTES_AS_WORK) as u64;
+                    }
                     self.received(key, outcome, armed);
                 }
                 Completion::Sent { key, buffer, result } => self.sent(key, buffer, result),

@@ -23,7 +23,7 @@ use crate::base::{KeyHasher, UnixMillis};
 use crate::control::admin::CoreDirectory;
 use crate::control::config::values::HugePages;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
-use crate::engine::{EngineError, Shard, ShardConfig};
+use crate::engine::{EngineError, Shard, ShardConfig, map_large_allocations};
 use crate::node::session::Scope;
 use crate::node::settings::Budget;
 use crate::node::stats::CoreSnapshot;
@@ -171,6 +171,7 @@ impl Server {
     /// # Errors
     /// Whatever keeps a core from serving; nothing is left running.
     pub fn start(plan: &Plan) -> Result<Server, StartError> {
+        map_large_allocations();
         // A ring made and dropped here says clearly what an executor's thread could not.
         Ring::new().map_err(StartError::Ring)?;
         let seed = random_seed();

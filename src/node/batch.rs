@@ -9,7 +9,7 @@ use super::session::{Scope, Session, State};
 use crate::base::{KeyHash, Slot};
 use crate::command::table::{self, Action, Spec};
 use crate::command::{Args, ReplySink, Span};
-use crate::engine::At;
+use crate::engine::{At, OWN_MAPPING_BYTES};
 use crate::protocol::resp::{Encoder, Frame, Parser, Progress, ProtocolError, Skipper, split_inline};
 
 /// Requests in one batch: enough misses in flight, and their lines still in the first-level cache.
@@ -361,6 +361,15 @@ impl Node {
     }
 }
 
+/// Moves arguments that will be too many for the allocator's heaps to a mapping of their own, while they are few.
+fn move_in_time(spans: &mut Vec<Span>) {
+    const OWN: usize = OWN_MAPPING_BYTES / size_of::<Span>();
+    if spans.capacity() <= OWN && spans.len() > OWN / 4 {
+        let before = std::mem::replace(spans, Vec::with_capacity(2 * OWN));
+        spans.extend_from_slice(&before);
+    }
+}
+
 /// The owner of a request that has no key.
 const NO_OWNER: usize = usize::MAX;
 
@@ -373,6 +382,7 @@ impl Batch {
         if session.spans.len() > SPANS_KEPT_MAX {
             // So many are not copied each time that a piece of the request arrives.
             std::mem::swap(&mut self.spans, &mut session.spans);
+            move_in_time(&mut self.spans);
         } else {
             self.spans.append(&mut session.spans);
         }

@@ -8,6 +8,7 @@ use super::output::Output;
 use super::steering::Steering;
 use crate::base::UnixMillis;
 use crate::command::Span;
+use crate::engine::OWN_MAPPING_BYTES;
 use crate::protocol::resp::{Parser, Skipper, Version};
 
 /// What a connection's requests cover.
@@ -37,6 +38,12 @@ impl Input {
 
     /// Adds what arrived.
     pub fn extend(&mut self, bytes: &[u8]) {
+        let (capacity, wanted) = (self.0.capacity(), self.0.len() + bytes.len());
+        if wanted > capacity && capacity <= OWN_MAPPING_BYTES && wanted > OWN_MAPPING_BYTES / 2 {
+            let before =
+                std::mem::replace(&mut self.0, BytesMut::with_capacity(2 * OWN_MAPPING_BYTES.max(bytes.len())));
+            self.0.extend_from_slice(&before);
+        }
         self.0.extend_from_slice(bytes);
     }
 
