@@ -63,6 +63,84 @@ pub struct ExpireCondition {
     pub lt: bool,
 }
 
+/// How a [`Store`] treats what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreMode {
+    /// Whatever there is, it is replaced.
+    Set,
+    /// Only if the key does not exist.
+    Add,
+    /// Only if the key exists.
+    Replace,
+    /// Behind the value that is there, whose deadline and client flags stay.
+    Append,
+    /// In front of it, likewise.
+    Prepend,
+}
+
+/// A write with all that protocols beside RESP say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store<'a> {
+    /// The new value, or what is added to the one that is there.
+    pub value: &'a [u8],
+    /// What the client keeps beside the value.
+    pub flags: u32,
+    /// The new deadline.
+    pub expiry: Expiry,
+    /// When to write, and how.
+    pub mode: StoreMode,
+    /// Only if the value has this version.
+    pub compare: Option<u64>,
+    /// Whether [`StoreMode::Append`] and [`StoreMode::Prepend`] make a key that does not exist.
+    pub create: bool,
+}
+
+/// A change of a decimal number of 64 bits without a sign, as memcached counts: beyond the largest it begins at 0
+/// again, and below 0 it stays there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// By how much.
+    pub delta: u64,
+    /// Whether it is taken away.
+    pub down: bool,
+    /// What a key that does not exist is made with, and its deadline.
+    pub initial: Option<(u64, Expiry)>,
+    /// The new deadline of a key that exists; [`Expiry::Keep`] leaves it.
+    pub expiry: Expiry,
+    /// Only if the value has this version.
+    pub compare: Option<u64>,
+}
+
+/// What came of a [`Op::Store`], [`Op::Remove`] or [`Op::Count`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done. What is stored now has this version; after a removal it is 0.
+    Done {
+        /// The version.
+        version: u64,
+        /// Whether the key is new.
+        created: bool,
+    },
+    /// It was done, and the number is this now.
+    Counted {
+        /// The number.
+        number: u64,
+        /// The version.
+        version: u64,
+        /// Unix milliseconds at which it expires, if it does.
+        expires_at: Option<u64>,
+    },
+    /// The key exists and was not to, or does not exist and was to.
+    NotStored,
+    /// The key does not exist, so there is no version to compare, nothing to remove and nothing to count.
+    NotFound,
+    /// The value has another version.
+    Differs {
+        /// Which.
+        version: u64,
+    },
+}
+
 /// How `TTL` and its relatives express a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TtlUnit {
@@ -129,6 +207,22 @@ pub enum Op<'a> {
     Persist,
     /// Answers the status `string`, or `none`.
     Type,
+    /// Answers the value, or null.
+    Fetch {
+        /// The new deadline of a key that exists; [`Expiry::Keep`] leaves it.
+        expiry: Expiry,
+        /// Whether reading makes the key more worth keeping.
+        bump: bool,
+    },
+    /// Writes a value; answers an [`Outcome`].
+    Store(Store<'a>),
+    /// Deletes the key; answers an [`Outcome`].
+    Remove {
+        /// Only if the value has this version.
+        compare: Option<u64>,
+    },
+    /// Changes a number; answers an [`Outcome`].
+    Count(Count),
 }
 
 impl Op<'_> {
@@ -138,6 +232,7 @@ impl Op<'_> {
         match self {
             Op::Set { value, .. } => value,
             Op::Append { tail } => tail,
+            Op::Store(store) => store.value,
             _ => &[],
         }
     }
@@ -159,12 +254,16 @@ impl Op<'_> {
             Op::Ttl(unit) => Op::Ttl(unit),
             Op::Persist => Op::Persist,
             Op::Type => Op::Type,
+            Op::Fetch { expiry, bump } => Op::Fetch { expiry, bump },
+            Op::Store(store) => Op::Store(Store { value: bytes, ..store }),
+            Op::Remove { compare } => Op::Remove { compare },
+            Op::Count(count) => Op::Count(count),
         }
     }
 
     /// Whether the operation may store bytes, and so may meet the memory limit.
     pub const fn stores(&self) -> bool {
-        matches!(self, Op::Set { .. } | Op::Append { .. } | Op::IncrBy { .. })
+        matches!(self, Op::Set { .. } | Op::Append { .. } | Op::IncrBy { .. } | Op::Store(_) | Op::Count(_))
     }
 }
 

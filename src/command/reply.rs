@@ -1,7 +1,7 @@
 //! Where answers go. The engine writes into a sink and does not know whether it
 //! encodes for RESP2, RESP3 or another protocol, for a socket or another core.
 
-use super::OpError;
+use super::{OpError, Outcome};
 
 /// A value's bytes, borrowed from the arena: whole, or in the order of the
 /// pieces it is stored in.
@@ -46,6 +46,10 @@ pub struct Value<'a> {
     pub version: u64,
     /// Unix milliseconds at which it expires, if it does.
     pub expires_at: Option<u64>,
+    /// What the client that stored it keeps beside it; 0 if it said nothing.
+    pub flags: u32,
+    /// Whether it was read since it was stored, as far as the engine remembers: not for long if it is read rarely.
+    pub was_read: bool,
 }
 
 /// A value that the engine keeps as it is for an answer that is not sent yet. To be given back once it is.
@@ -81,6 +85,10 @@ pub trait ReplySink {
     /// A stored value of that many bytes or more, which is the sink's to give back.
     fn pinned(&mut self, pin: Pin) {
         debug_assert!(false, "{pin:?} for a sink that takes none");
+    }
+    /// What came of an operation that answers an [`Outcome`].
+    fn outcome(&mut self, outcome: Outcome) {
+        debug_assert!(false, "{outcome:?} for a sink whose protocol asks for none");
     }
     /// A refusal: code and text, without a line end.
     fn error(&mut self, message: impl AsRef<[u8]>);

@@ -91,7 +91,14 @@ impl Shard {
     }
 
     /// Sets a deadline that lies in the future.
-    fn set_deadline(&mut self, at: At, key: &[u8], found: Found, when: u64, now: UnixMillis) -> Result<(), OpError> {
+    pub(super) fn set_deadline(
+        &mut self,
+        at: At,
+        key: &[u8],
+        found: Found,
+        when: u64,
+        now: UnixMillis,
+    ) -> Result<(), OpError> {
         if found.head.form() >= self.form_at(found.loc, Some(when)) {
             let before = self.arena.expiry_word(found.loc, found.head);
             self.count_deadlines(before.deadline.is_some(), true);
@@ -116,7 +123,7 @@ impl Shard {
     }
 
     /// Removes the deadline; answers whether there was one.
-    fn clear_deadline(&mut self, at: At, found: Found) -> bool {
+    pub(super) fn clear_deadline(&mut self, at: At, found: Found) -> bool {
         let had_deadline = self.deadline_of(found).is_some();
         if had_deadline {
             self.arena.write_expiry_word(found.loc, found.head, ExpiryWord::NONE);

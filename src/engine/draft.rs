@@ -172,7 +172,7 @@ impl Shard {
         let len = self.drafts.get(&draft).map_or(0, |draft| draft.written);
         let shift = self.arena.segment_shift();
         let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));
-        let head = self.head_for(key.len(), len, self.form_appended(log, deadline, now));
+        let head = self.head_for(key.len(), len, self.form_appended(log, deadline, now), false);
         if !head.is_large() || head.extents(shift) == 0 {
             self.set_short_draft(at, key, &draft, (expiry, reply), now, out);
             return Some(draft);

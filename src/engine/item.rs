@@ -4,6 +4,7 @@
 //! offset 0   word A, 8 bytes
 //!        8   word B, 4 bytes
 //!       12   expiry word, only if A.has_expiry: 4 bytes, or 8 if A.wide
+//!            client flags, only if A.c: 4 bytes
 //!            key
 //!            body: the value, or with A.large the u32 numbers of its extents
 //!                  and what of the value does not fill one
@@ -15,7 +16,7 @@
 //!          │high 8 │   │   │   │   │   │   │   │  3   │     30       │   16    │
 //!          └───────┴───┴───┴───┴───┴───┴───┴───┴──────┴──────────────┴─────────┘
 //!            d dead   e has_expiry   L large   w wide
-//!            c client flags, s stale, l lease: reserved, always 0
+//!            c client flags; s stale, l lease: reserved, always 0
 //! word B   31                                                               0
 //!          │                        version low 32                          │
 //!
@@ -49,6 +50,8 @@ use super::expiry::{DEADLINE_MS_MAX, Watch};
 pub const HEADER_BYTES: usize = 12;
 /// Bytes of the narrow expiry word, and by how many the wide one is longer.
 const EXPIRY_BYTES: usize = 4;
+/// Bytes of the client flags.
+const FLAGS_BYTES: usize = 4;
 /// Records start at multiples of this, which is the unit of [`Loc`].
 pub const ALIGN_BYTES: usize = 4;
 /// Bytes of one extent number in the body of a large record.
@@ -63,11 +66,13 @@ pub const REFS_MAX: u64 = (1 << 3) - 1;
 const DEAD: u64 = 1 << 49;
 const HAS_EXPIRY_SHIFT: u32 = 50;
 const HAS_EXPIRY: u64 = 1 << HAS_EXPIRY_SHIFT;
+const HAS_FLAGS_SHIFT: u32 = 51;
+const HAS_FLAGS: u64 = 1 << HAS_FLAGS_SHIFT;
 const LARGE: u64 = 1 << 52;
 const WIDE_SHIFT: u32 = 55;
 const WIDE: u64 = 1 << WIDE_SHIFT;
 /// Bits without a meaning yet.
-const RESERVED: u64 = 1 << 51 | 3 << 53;
+const RESERVED: u64 = 3 << 53;
 const VERSION_HIGH_SHIFT: u32 = 56;
 const VERSION_LOW_BITS: u32 = 32;
 const VERSION_BITS: u32 = 40;
@@ -242,12 +247,30 @@ impl Head {
         self.0 & LARGE != 0
     }
 
-    /// Bytes from the start of the record to its key.
+    /// Whether client flags stand before the key.
     #[inline]
-    pub fn key_at(self) -> usize {
+    pub fn has_flags(self) -> bool {
+        self.0 & HAS_FLAGS != 0
+    }
+
+    /// The same head with room for client flags, or without.
+    #[inline]
+    pub fn with_flags(self, flags: bool) -> Self {
+        Self(self.0 & !HAS_FLAGS | u64::from(flags) << HAS_FLAGS_SHIFT)
+    }
+
+    /// Bytes from the start of the record to its client flags, or where they would be.
+    #[inline]
+    pub fn flags_at(self) -> usize {
         // A head is only wide if it has an expiry word: each bit stands for four bytes.
         let words = (self.0 >> HAS_EXPIRY_SHIFT & 1) + (self.0 >> WIDE_SHIFT & 1);
         HEADER_BYTES + EXPIRY_BYTES * words as usize
+    }
+
+    /// Bytes from the start of the record to its key.
+    #[inline]
+    pub fn key_at(self) -> usize {
+        self.flags_at() + FLAGS_BYTES * (self.0 >> HAS_FLAGS_SHIFT & 1) as usize
     }
 
     /// Bytes from the start of the record to its body.
@@ -274,7 +297,7 @@ impl Head {
     fn divide(self, segment_shift: u32) -> (usize, usize) {
         let whole = self.value_len() >> segment_shift;
         let rest = self.value_len() & ((1 << segment_shift) - 1);
-        let beside = HEADER_BYTES + 2 * EXPIRY_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
+        let beside = HEADER_BYTES + 2 * EXPIRY_BYTES + FLAGS_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
         let too_long = rest > 0 && beside + rest > (1 << segment_shift) / LARGE_FRACTION;
         if too_long { (whole + 1, 0) } else { (whole, rest) }
     }
@@ -394,6 +417,20 @@ pub fn read_version(bytes: &[u8], loc: Loc, head: Head, slot_version: u64) -> u6
     if guess > slot_version { guess.saturating_sub(VERSION_MASK + 1) } else { guess }
 }
 
+/// The client flags of the record at `loc`; 0 if it has none.
+#[inline]
+pub fn flags_of(bytes: &[u8], loc: Loc, head: Head) -> u32 {
+    if head.has_flags() { read_u32(bytes, loc.offset() + head.flags_at()).unwrap_or(0) } else { 0 }
+}
+
+/// Writes the client flags of the record at `loc`, if it has room for them.
+#[inline]
+pub fn write_flags(bytes: &mut [u8], loc: Loc, head: Head, flags: u32) {
+    if head.has_flags() {
+        write_bytes(bytes, loc.offset() + head.flags_at(), &flags.to_le_bytes());
+    }
+}
+
 /// The key of the record at `loc`; empty where the memory ends before it does.
 #[inline]
 pub fn key_of(bytes: &[u8], loc: Loc, head: Head) -> &[u8] {
@@ -460,20 +497,22 @@ mod tests {
         #[test]
         fn every_field_reads_back(
             key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, form in 0usize..3, large: bool,
-            refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40,
+            refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40, flags: u32,
         ) {
-            let mut bytes = [0u8; 32];
+            let mut bytes = [0u8; 40];
             let loc = Loc::at(4);
             let form = FORMS[form];
-            let head = Head::new(key_len, value_len, form, large).with_refs(refs);
+            let head = Head::new(key_len, value_len, form, large).with_refs(refs).with_flags(flags != 0);
             head.write(&mut bytes, loc);
+            write_flags(&mut bytes, loc, head, flags);
             let version = slot_version.saturating_sub(age);
             write_version(&mut bytes, loc, version);
             let read = Head::read(&bytes, loc);
             prop_assert_eq!((read.key_len(), read.value_len()), (key_len, value_len));
             prop_assert_eq!((read.form(), read.is_large(), read.is_dead()), (form, large, false));
             prop_assert_eq!(read.has_expiry(), form != Form::Absent);
-            prop_assert_eq!(read.key_at(), [12, 16, 20][form as usize]);
+            prop_assert_eq!(read.key_at(), [12, 16, 20][form as usize] + if flags == 0 { 0 } else { 4 });
+            prop_assert_eq!(flags_of(&bytes, loc, read), flags);
             prop_assert_eq!(read.refs(), refs.min(REFS_MAX));
             prop_assert!(read.into_dead().is_dead());
             for other in FORMS {

@@ -50,6 +50,7 @@ pub mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod versioned;
 mod write;
 
 pub use draft::DraftId;

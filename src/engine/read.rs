@@ -70,7 +70,7 @@ impl Shard {
 
     /// Makes a record more worth keeping.
     #[inline]
-    fn touch(&mut self, mut found: Found) -> Found {
+    pub(super) fn touch(&mut self, mut found: Found) -> Found {
         let refs = self.counted(found);
         if refs != found.head.refs() {
             found.head = found.head.with_refs(refs);
@@ -104,7 +104,7 @@ impl Shard {
             return self.answer_large(found, version, expires_at, out);
         }
         let payload = Payload::Whole(item::value_of(bytes, found.loc, found.head));
-        out.value(&Value { payload, version, expires_at });
+        out.value(&self.described(found, payload, version, expires_at));
     }
 
     #[cold]
@@ -112,13 +112,26 @@ impl Shard {
         let count = found.head.extents(self.arena.segment_shift()) + 1;
         if count > PIECES_INLINE {
             let pieces: Vec<&[u8]> = self.pieces(found).collect();
-            return out.value(&Value { payload: Payload::Pieces(&pieces), version, expires_at });
+            return out.value(&self.described(found, Payload::Pieces(&pieces), version, expires_at));
         }
         let mut pieces: [&[u8]; PIECES_INLINE] = [&[]; PIECES_INLINE];
         for (place, piece) in pieces.iter_mut().zip(self.pieces(found)) {
             *place = piece;
         }
-        out.value(&Value { payload: Payload::Pieces(&pieces[..count]), version, expires_at });
+        out.value(&self.described(found, Payload::Pieces(&pieces[..count]), version, expires_at));
+    }
+
+    /// A value with what its record says about it.
+    #[inline]
+    fn described<'a>(&self, found: Found, payload: Payload<'a>, version: u64, expires_at: Option<u64>) -> Value<'a> {
+        let (flags, was_read) = (self.flags_of(found), found.head.refs() > 0);
+        Value { payload, version, expires_at, flags, was_read }
+    }
+
+    /// The client flags of a record.
+    #[inline]
+    pub(super) fn flags_of(&self, found: Found) -> u32 {
+        item::flags_of(self.arena.bytes(), found.loc, found.head)
     }
 
     /// The pieces of a large value, in order; the last may be empty.

@@ -18,7 +18,7 @@ use super::stats::HandReport;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
 use crate::base::rng::Rng;
 use crate::base::{KeyHash, SLOT_COUNT, Slot, UnixMillis};
-use crate::command::{Op, OpError, ReplySink};
+use crate::command::{Expiry, Op, OpError, ReplySink};
 
 /// Bytes that the allocator is taken to keep of tables that were larger once: one part in so many of the budget at most.
 const KEPT_FRACTION: u64 = 16;
@@ -112,6 +112,7 @@ impl Shard {
             Op::Exists => return self.exists(at, key, now, out),
             Op::Ttl(unit) => return self.ttl(at, key, unit, now, out),
             Op::Type => return self.type_of(at, key, now, out),
+            Op::Fetch { expiry: Expiry::Keep, bump } => return self.fetch(at, key, (Expiry::Keep, bump), now, out),
             Op::Set { value, expiry, condition, reply } => {
                 self.set(at, key, value, (expiry, condition, reply), now, out);
             }
@@ -122,6 +123,10 @@ impl Shard {
             Op::Del => self.del(at, key, now, out),
             Op::Expire { expiry, condition } => self.expire(at, key, expiry, condition, now, out),
             Op::Persist => self.persist(at, key, now, out),
+            Op::Fetch { expiry, bump } => self.fetch(at, key, (expiry, bump), now, out),
+            Op::Store(store) => self.store(at, key, store, now, out),
+            Op::Remove { compare } => self.remove(at, key, compare, now, out),
+            Op::Count(count) => self.count(at, key, count, now, out),
         }
         self.after_write(now);
     }

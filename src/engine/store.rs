@@ -24,6 +24,8 @@ pub(super) struct Plan {
     /// The log that it goes to, unless it is written in place.
     log: Log,
     in_place: bool,
+    /// What the client keeps beside the value.
+    flags: u32,
 }
 
 /// What a write must leave for the hand.
@@ -43,7 +45,7 @@ impl Shard {
         at: At,
         key: &[u8],
         value_len: usize,
-        deadline: Option<u64>,
+        (deadline, flags): (Option<u64>, u32),
         found: Option<Found>,
         now: UnixMillis,
     ) -> Result<Plan, OpError> {
@@ -53,7 +55,7 @@ impl Shard {
         let shift = self.arena.segment_shift();
         let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));
         let form = self.form_appended(log, deadline, now);
-        let plan = self.shape(key, value_len, deadline, found, (log, form));
+        let plan = self.shape(key, value_len, (deadline, flags), found, (log, form));
         if plan.in_place {
             return Ok(plan);
         }
@@ -61,7 +63,7 @@ impl Shard {
         if self.make_room(at.slot, plan.log, size, plan.head.extents(shift), Reserve::Keep, now)? {
             // The old record may have moved or gone; the room was made in this log and for this form.
             let found = self.lookup(at, key, now);
-            return Ok(self.shape(key, value_len, deadline, found, (log, form)));
+            return Ok(self.shape(key, value_len, (deadline, flags), found, (log, form)));
         }
         Ok(plan)
     }
@@ -71,10 +73,11 @@ impl Shard {
         &self,
         key: &[u8],
         value_len: usize,
-        deadline: Option<u64>,
+        (deadline, flags): (Option<u64>, u32),
         found: Option<Found>,
         (log, form): (Log, Form),
     ) -> Plan {
+        let flagged = flags != 0;
         let shift = self.arena.segment_shift();
         if let Some(old) = found {
             let same = |head: Head| {
@@ -89,15 +92,15 @@ impl Shard {
             // A wider expiry word than is needed is better than a move.
             let mut kept = [least, old.head.form().max(least)]
                 .into_iter()
-                .map(|form| self.head_for(key.len(), value_len, form))
+                .map(|form| self.head_for(key.len(), value_len, form, flagged))
                 .filter(|&head| same(head));
             if let Some(head) = kept.next() {
-                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: true };
+                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: true, flags };
             }
         }
-        let head = self.head_for(key.len(), value_len, form);
+        let head = self.head_for(key.len(), value_len, form, flagged);
         let refs = found.map_or(0, |old| old.head.refs());
-        Plan { found, head: head.with_refs(refs), log, in_place: false }
+        Plan { found, head: head.with_refs(refs), log, in_place: false, flags }
     }
 
     /// The least form of a record at `loc` that holds `deadline`.
@@ -118,11 +121,11 @@ impl Shard {
     /// The head of a record: large if it is longer than half a segment and the
     /// value, not the key, makes it so.
     #[inline]
-    pub(super) fn head_for(&self, key_len: usize, value_len: usize, form: Form) -> Head {
+    pub(super) fn head_for(&self, key_len: usize, value_len: usize, form: Form, flagged: bool) -> Head {
         let half = self.arena.segment_bytes() / LARGE_FRACTION;
-        let head = Head::new(key_len, value_len, form, false);
+        let head = Head::new(key_len, value_len, form, false).with_flags(flagged);
         if head.record_bytes(self.arena.segment_shift()) > half && value_len > half / 2 {
-            return Head::new(key_len, value_len, form, true);
+            return Head::new(key_len, value_len, form, true).with_flags(flagged);
         }
         head
     }
@@ -141,7 +144,7 @@ impl Shard {
         self.stats.sets += 1;
         let version = self.index.next_version(at.slot);
         match plan.found {
-            Some(old) if plan.in_place => self.overwrite(old, plan.head, value, deadline, version, now),
+            Some(old) if plan.in_place => self.overwrite(old, plan.head, value, (deadline, plan.flags), version, now),
             _ => self.append_record(at, key, value, deadline, &plan, version, now),
         }
     }
@@ -151,7 +154,7 @@ impl Shard {
         old: Found,
         head: Head,
         value: &[u8],
-        deadline: Option<u64>,
+        (deadline, flags): (Option<u64>, u32),
         version: u64,
         now: UnixMillis,
     ) {
@@ -168,6 +171,7 @@ impl Shard {
         item::write_version(self.arena.bytes_mut(), old.loc, version);
         self.count_deadlines(before.deadline.is_some(), deadline.is_some());
         self.set_expiry_word(Found { loc: old.loc, head }, before, deadline, now);
+        item::write_flags(self.arena.bytes_mut(), old.loc, head, flags);
         if head.is_large() {
             self.fill_extents(old.loc, old.head, head, value);
         } else {
@@ -199,6 +203,7 @@ impl Shard {
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
+        item::write_flags(self.arena.bytes_mut(), loc, head, plan.flags);
         self.write_at(loc.offset() + head.key_at(), key);
         if head.is_large() {
             self.fill_extents(loc, head.with_value_len(0), head, value);
@@ -315,9 +320,11 @@ impl Shard {
         self.arena.copy_within(from..from + HEADER_BYTES, loc.offset());
         head.write(self.arena.bytes_mut(), loc);
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
-        let rest = head.key_len() + old.head.body_len(shift).min(head.body_len(shift));
-        let key = from + old.head.key_at();
-        self.arena.copy_within(key..key + rest, loc.offset() + head.key_at());
+        debug_assert!(head.has_flags() == old.head.has_flags(), "client flags stay with their record");
+        let flags = head.key_at() - head.flags_at();
+        let rest = flags + head.key_len() + old.head.body_len(shift).min(head.body_len(shift));
+        let start = from + old.head.flags_at();
+        self.arena.copy_within(start..start + rest, loc.offset() + head.flags_at());
         self.index.replace(slot, hash, old.loc, loc);
         self.arena.kill(old.loc);
         Some(loc)

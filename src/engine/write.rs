@@ -49,7 +49,7 @@ impl Shard {
             Some(old) if reply == SetReply::Old && self.is_to_pin(old, out) => Some(self.pin(old)),
             _ => None,
         };
-        match self.plan(at, key, value.len(), deadline, found, now) {
+        match self.plan(at, key, value.len(), (deadline, 0), found, now) {
             Ok(plan) => {
                 self.answer_set(at, plan.found, reply, true, out);
                 self.commit(at, key, value, deadline, plan, now);
@@ -101,17 +101,24 @@ impl Shard {
     }
 
     fn append_fresh(&mut self, at: At, key: &[u8], tail: &[u8], now: UnixMillis) -> Result<usize, OpError> {
-        let plan = self.plan(at, key, tail.len(), None, None, now)?;
+        let plan = self.plan(at, key, tail.len(), (None, 0), None, now)?;
         self.commit(at, key, tail, None, plan, now);
         Ok(tail.len())
     }
 
-    fn append_to(&mut self, at: At, key: &[u8], tail: &[u8], old: Found, now: UnixMillis) -> Result<usize, OpError> {
+    pub(super) fn append_to(
+        &mut self,
+        at: At,
+        key: &[u8],
+        tail: &[u8],
+        old: Found,
+        now: UnixMillis,
+    ) -> Result<usize, OpError> {
         let len = old.head.value_len() + tail.len();
         if len > self.value_bytes_max {
             return Err(OpError::TooLarge);
         }
-        if self.head_for(key.len(), len, old.head.form()).is_large() && !old.head.is_large() {
+        if self.head_for(key.len(), len, old.head.form(), old.head.has_flags()).is_large() && !old.head.is_large() {
             return self.append_into_large(at, key, tail, old, now);
         }
         // A value that is large already stays so: the heads differ in length alone.
@@ -195,7 +202,8 @@ impl Shard {
         let before = item::value_of(self.arena.bytes(), old.loc, old.head);
         let whole = [before, tail].concat();
         let deadline = self.deadline_of(old);
-        let plan = self.plan(at, key, whole.len(), deadline, Some(old), now)?;
+        let flags = self.flags_of(old);
+        let plan = self.plan(at, key, whole.len(), (deadline, flags), Some(old), now)?;
         self.commit(at, key, &whole, deadline, plan, now);
         Ok(whole.len())
     }
@@ -210,15 +218,17 @@ impl Shard {
 
     fn add(&mut self, at: At, key: &[u8], delta: i64, now: UnixMillis) -> Result<i64, OpError> {
         let found = self.lookup(at, key, now);
-        let (before, deadline) = match found {
-            Some(found) => (self.integer_of(found).ok_or(OpError::NotAnInteger)?, self.deadline_of(found)),
-            None => (0, None),
+        let (before, kept) = match found {
+            Some(found) => {
+                (self.integer_of(found).ok_or(OpError::NotAnInteger)?, (self.deadline_of(found), self.flags_of(found)))
+            }
+            None => (0, (None, 0)),
         };
         let sum = before.checked_add(delta).ok_or(OpError::Overflow)?;
         let mut text = [0; INTEGER_BYTES_MAX];
         let text = format_integer(sum, &mut text);
-        let plan = self.plan(at, key, text.len(), deadline, found, now)?;
-        self.commit(at, key, text, deadline, plan, now);
+        let plan = self.plan(at, key, text.len(), kept, found, now)?;
+        self.commit(at, key, text, kept.0, plan, now);
         Ok(sum)
     }
 
