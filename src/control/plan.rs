@@ -61,6 +61,10 @@ pub struct ListenPlan {
     pub announce: Option<String>,
     /// The port that all cores share.
     pub port: Option<u16>,
+    /// The one for memcached clients.
+    pub memcached_port: Option<u16>,
+    /// The one for HTTP.
+    pub http_port: Option<u16>,
     /// Where the admin port listens.
     pub admin: Option<SocketAddr>,
     /// Connections that the kernel holds until they are accepted.
@@ -235,9 +239,20 @@ impl Config {
     /// The port of each core, and that no two listeners meet.
     fn plan_ports(&self, cores: usize) -> Result<Vec<Option<u16>>, ConfigError> {
         let listen = &self.listen;
-        if listen.port != 0 && listen.port == listen.admin_port {
-            let key = if self.sources.of("listen.admin_port").is_some() { "listen.admin_port" } else { "listen.port" };
-            return Err(self.refuse(key, format!("port {} is both `port` and `admin_port`: change one", listen.port)));
+        let ports = [
+            ("listen.port", listen.port),
+            ("listen.memcached_port", listen.memcached_port),
+            ("listen.http_port", listen.http_port),
+            ("listen.admin_port", listen.admin_port),
+        ];
+        for (at, &(key, port)) in ports.iter().enumerate() {
+            let Some((other, _)) = ports[at + 1..].iter().find(|(_, later)| port != 0 && *later == port) else {
+                continue;
+            };
+            let blamed = if self.sources.of(other).is_some() { other } else { key };
+            let names = [key, other].map(|name| name.trim_start_matches("listen."));
+            let reason = format!("port {port} is both `{}` and `{}`: change one", names[0], names[1]);
+            return Err(self.refuse(blamed, reason));
         }
         if listen.core_port_base == 0 {
             return Ok(vec![None; cores]);
@@ -249,7 +264,7 @@ impl Config {
                 format!("{cores} cores need ports up to {last}: at most {} fits", usize::from(u16::MAX) + 1 - cores);
             return Err(self.refuse("listen.core_port_base", reason));
         }
-        for (key, port) in [("listen.port", listen.port), ("listen.admin_port", listen.admin_port)] {
+        for (key, port) in ports {
             if (first..=last).contains(&usize::from(port)) {
                 let key = if self.sources.of(key).is_some() { key } else { "listen.core_port_base" };
                 let reason = format!("port {port} is needed twice: the cores listen on {first} to {last}");
@@ -307,6 +322,8 @@ impl Config {
             bind: listen.bind,
             announce,
             port: (listen.port != 0).then_some(listen.port),
+            memcached_port: (listen.memcached_port != 0).then_some(listen.memcached_port),
+            http_port: (listen.http_port != 0).then_some(listen.http_port),
             admin: (listen.admin_port != 0).then(|| SocketAddr::new(listen.bind, listen.admin_port)),
             backlog: listen.backlog,
         }

@@ -19,15 +19,24 @@ use super::ring::{Completion, Key, RECEIVE_BYTES_MIN, Received, Ring};
 use super::stopwatch::Stopwatch;
 use crate::node::Node;
 use crate::node::mailbox::ConnId;
-use crate::node::session::{Scope, State};
+use crate::node::session::{Protocol, Scope, State};
 use crate::node::stats::CoreSnapshot;
 
 /// How long an ended connection's late input is thrown away before it is closed.
 const LINGER: Duration = Duration::from_millis(500);
 /// How long accepting pauses when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a connection over the limit is told, as redis-server words it.
-const REFUSAL: &[u8] = b"-ERR max number of clients reached (limits.connections)\r\n";
+/// What a connection over the limit is told: to a Redis client as redis-server words it.
+fn refusal(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Resp => b"-ERR max number of clients reached (limits.connections)\r\n",
+        Protocol::Memcache => b"SERVER_ERROR max number of clients reached (limits.connections)\r\n",
+        Protocol::Http => {
+            b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+        }
+    }
+}
+
 /// The part of a core's budget that its connections may hold: one half.
 const SESSIONS_PART: u64 = 2;
 /// A turn takes up nothing more once it has lasted this long. What has happened meanwhile waits for the next turn, in
@@ -67,14 +76,16 @@ pub struct Listener {
     pub socket: OwnedFd,
     /// What its connections cover.
     pub scope: Scope,
+    /// What they speak.
+    pub protocol: Protocol,
     /// Whether an accept is armed.
     armed: bool,
 }
 
 impl Listener {
     /// A listener whose accept is not armed yet.
-    pub fn new(socket: OwnedFd, scope: Scope) -> Self {
-        Self { socket, scope, armed: false }
+    pub fn new(socket: OwnedFd, (scope, protocol): (Scope, Protocol)) -> Self {
+        Self { socket, scope, protocol, armed: false }
     }
 }
 
@@ -342,9 +353,9 @@ impl Core {
     fn accepted(&mut self, key: Key, result: std::io::Result<OwnedFd>, armed: bool) {
         let Some(listener) = self.listeners.get_mut(key.index as usize) else { return };
         listener.armed = armed;
-        let scope = listener.scope;
+        let (scope, protocol) = (listener.scope, listener.protocol);
         match result {
-            Ok(socket) => self.admit(socket, scope),
+            Ok(socket) => self.admit(socket, scope, protocol),
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(error) => {
                 warn!(%error, "accepting failed; it goes on in 100 ms. Raise the descriptor limit (ulimit -n) if it says so");
@@ -356,12 +367,12 @@ impl Core {
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd, scope: Scope) {
+    fn admit(&mut self, socket: OwnedFd, scope: Scope, protocol: Protocol) {
         if self.limit.open.fetch_add(1, Ordering::Relaxed) >= self.limit.max {
             self.limit.open.fetch_sub(1, Ordering::Relaxed);
             self.node.counters().connections_refused += 1;
             // A new socket's buffer is empty, so this does not block.
-            let _ = TcpStream::from(socket).write_all(REFUSAL);
+            let _ = TcpStream::from(socket).write_all(refusal(protocol));
             return;
         }
         let (socket, host) = if self.bind.is_unspecified() {
@@ -371,7 +382,7 @@ impl Core {
         } else {
             (socket, self.bind)
         };
-        let id = self.node.open(scope, host.to_string());
+        let id = self.node.open(scope, protocol, host.to_string());
         self.connections.insert(Connection::new(socket, id));
         self.node.list(id);
     }

@@ -24,7 +24,7 @@ use crate::control::admin::CoreDirectory;
 use crate::control::config::values::HugePages;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
 use crate::engine::{EngineError, Shard, ShardConfig, map_large_allocations};
-use crate::node::session::Scope;
+use crate::node::session::{Protocol, Scope};
 use crate::node::settings::Budget;
 use crate::node::stats::CoreSnapshot;
 use crate::node::topology::{Topology, TopologyError};
@@ -150,7 +150,7 @@ struct CoreSetup {
     node: NodeConfig,
     shard: ShardConfig,
     prefault: bool,
-    sockets: Vec<(OwnedFd, Scope)>,
+    sockets: Vec<(OwnedFd, (Scope, Protocol))>,
     mesh: Mesh,
     orders: Receiver<Order>,
     order_signal: UnixStream,
@@ -315,24 +315,30 @@ fn topology(plan: &Plan, seed: u64) -> Result<Topology, StartError> {
 }
 
 /// Opens every core's listening sockets, so that a port in use is found before any thread starts.
-fn open_sockets(plan: &Plan) -> Result<Vec<Vec<(OwnedFd, Scope)>>, StartError> {
+fn open_sockets(plan: &Plan) -> Result<Vec<Vec<(OwnedFd, (Scope, Protocol))>>, StartError> {
     let bind = plan.listen.bind;
     let backlog = i32::try_from(plan.listen.backlog).unwrap_or(i32::MAX);
     let failed =
         |setting, port| move |error| StartError::Listen { setting, address: SocketAddr::new(bind, port), error };
-    if let Some(port) = plan.listen.port {
-        check_free(bind, port).map_err(failed("listen.port", port))?;
+    let shared = [
+        ("listen.port", plan.listen.port, Protocol::Resp),
+        ("listen.memcached_port", plan.listen.memcached_port, Protocol::Memcache),
+        ("listen.http_port", plan.listen.http_port, Protocol::Http),
+    ];
+    let shared = shared.into_iter().filter_map(|(setting, port, protocol)| Some((setting, port?, protocol)));
+    for (setting, port, _) in shared.clone() {
+        check_free(bind, port).map_err(failed(setting, port))?;
     }
     let mut all = Vec::new();
     for core in &plan.cores {
         let mut sockets = Vec::new();
-        if let Some(port) = plan.listen.port {
-            let socket = listen(bind, port, backlog, true).map_err(failed("listen.port", port))?;
-            sockets.push((socket, Scope::Host));
+        for (setting, port, protocol) in shared.clone() {
+            let socket = listen(bind, port, backlog, true).map_err(failed(setting, port))?;
+            sockets.push((socket, (Scope::Host, protocol)));
         }
         if let Some(port) = core.port {
             let socket = listen(bind, port, backlog, false).map_err(failed("listen.core_port_base", port))?;
-            sockets.push((socket, Scope::Core));
+            sockets.push((socket, (Scope::Core, Protocol::Resp)));
         }
         all.push(sockets);
     }
@@ -450,7 +456,7 @@ fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
     let parking = eventfd().map_err(StartError::Ring)?;
     ring.register_eventfd(parking.as_raw_fd()).map_err(StartError::Ring)?;
     let descriptor = ring.descriptor();
-    let listeners = setup.sockets.into_iter().map(|(socket, scope)| Listener::new(socket, scope)).collect();
+    let listeners = setup.sockets.into_iter().map(|(socket, entrance)| Listener::new(socket, entrance)).collect();
     let parts = Parts {
         ring,
         node: Node::new(setup.node, shard),

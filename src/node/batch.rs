@@ -5,11 +5,12 @@
 use super::Node;
 use super::inflow::Inflow;
 use super::mailbox::ConnId;
-use super::session::{Scope, Session, State};
+use super::session::{Protocol, Scope, Session, State};
 use crate::base::{KeyHash, Slot};
 use crate::command::table::{self, Action, Spec};
 use crate::command::{Args, ReplySink, Span};
 use crate::engine::{At, OWN_MAPPING_BYTES};
+use crate::protocol;
 use crate::protocol::resp::{Encoder, Frame, Parser, Progress, ProtocolError, Skipper, split_inline};
 
 /// Requests in one batch: enough misses in flight, and their lines still in the first-level cache.
@@ -111,6 +112,11 @@ impl Node {
     /// Executes a slice of the whole requests at the start of `input` and answers how many bytes they were. If there
     /// may be more, the session waits for its next slice.
     pub(super) fn run(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
+        match session.protocol {
+            Protocol::Resp => {}
+            Protocol::Memcache => return self.run_memcache(id, session, input),
+            Protocol::Http => return self.run_http(id, session, input),
+        }
         self.lend_buffer(session);
         let mut batch = std::mem::take(&mut self.batch);
         let mut consumed = 0;
@@ -356,7 +362,11 @@ impl Node {
 
     /// Answers a protocol error, after which the connection closes.
     fn refuse(&mut self, session: &mut Session, text: &str) {
-        reply(session, "").error(format!("ERR Protocol error: {text}"));
+        match session.protocol {
+            Protocol::Resp => reply(session, "").error(format!("ERR Protocol error: {text}")),
+            Protocol::Memcache => protocol::memcache::refuse(text, session.output.buffer()),
+            Protocol::Http => protocol::http::refuse(text, session.output.buffer()),
+        }
         session.state = State::Draining;
     }
 }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use super::batch::{Batch, Item};
 use super::keys::Tally;
-use super::mailbox::{ConnId, Token};
+use super::mailbox::{ConnId, Form, Token};
 use super::session::{Session, State};
 use super::{Node, REQUESTS_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
@@ -250,7 +250,8 @@ impl Node {
                 gathering.missing += 1;
                 gathering.parts.resize(part + 1, Vec::new());
                 let token = Token { conn: id, sequence: session.output.next_sequence(), part: part as u32 };
-                self.forward(token, session.version, gathering.spec.name, (at, owner), args.get(i), op);
+                let form = Form::Resp { version: session.version, command: gathering.spec.name };
+                self.forward(token, form, (at, owner), args.get(i), op);
                 continue;
             }
             if gathering.gather == Gather::List {

@@ -3,14 +3,14 @@
 
 use super::batch::{reply, wrong_arity};
 use super::gather::{GATHER_ARGS_MIN, Gathering};
-use super::mailbox::{ConnId, Request, Token, Work};
+use super::mailbox::{ConnId, Form, Request, Token, Work};
 use super::output::Join;
 use super::session::{Scope, Session};
 use super::{Node, REQUESTS_BYTES_MAX, SPARE_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
 use crate::command::{Args, Op, OpError, ReplySink, SyntaxError, Value, syntax};
 use crate::engine::At;
-use crate::protocol::resp::{Encoder, Version};
+use crate::protocol::resp::Encoder;
 
 type Parse = for<'a> fn(Args<'a>) -> Result<Op<'a>, SyntaxError>;
 
@@ -40,7 +40,8 @@ impl Node {
             self.shard.execute(at, key, op, self.now, &mut out);
         } else {
             let sequence = session.output.expect(Join::Single, 1);
-            self.forward(Token { conn: id, sequence, part: 0 }, session.version, spec.name, (at, owner), key, op);
+            let form = Form::Resp { version: session.version, command: spec.name };
+            self.forward(Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
         }
         self.steer(session, owner);
     }
@@ -55,21 +56,13 @@ impl Node {
         }
     }
 
-    pub(super) fn forward(
-        &mut self,
-        token: Token,
-        version: Version,
-        command: &'static str,
-        (at, owner): (At, usize),
-        key: &[u8],
-        op: Op<'_>,
-    ) {
+    pub(super) fn forward(&mut self, token: Token, form: Form, (at, owner): (At, usize), key: &[u8], op: Op<'_>) {
         self.counters.forwards += 1;
         let parcel = &mut self.outbox[owner];
         let (key, bytes) = (parcel.put(key), parcel.put(op.bytes()));
         self.congested |= parcel.bytes.len() > REQUESTS_BYTES_MAX;
         let work = Work::Key { at, key, op: op.with_bytes(b""), bytes };
-        self.send_request(owner, Request { token, version, command, work });
+        self.send_request(owner, Request { token, form, work });
     }
 
     pub(super) fn refuse_key(&mut self, session: &mut Session, length: usize) {
@@ -157,7 +150,8 @@ impl Node {
         op: Op<'_>,
     ) {
         if owner != self.core {
-            return self.forward(token, session.version, command, (at, owner), key, op);
+            let form = Form::Resp { version: session.version, command };
+            return self.forward(token, form, (at, owner), key, op);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();

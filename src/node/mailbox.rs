@@ -10,6 +10,7 @@ use crate::base::Slot;
 use crate::command::{Op, Span};
 use crate::engine::At;
 use crate::protocol::resp::Version;
+use crate::protocol::{http, memcache};
 
 /// A session's place on its core. The generation tells a connection from an
 /// earlier one in the same place.
@@ -77,15 +78,29 @@ pub struct Scan {
     pub any_type: bool,
 }
 
+/// How a reply is to be written.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// For a Redis client.
+    Resp {
+        /// The protocol's version.
+        version: Version,
+        /// The command's name, for errors that contain it.
+        command: &'static str,
+    },
+    /// For a memcached client.
+    Memcache(memcache::Form),
+    /// For an HTTP client.
+    Http(http::Form),
+}
+
 /// A request to another core.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Where the reply belongs.
     pub token: Token,
-    /// How to encode the reply.
-    pub version: Version,
-    /// The command's name, for errors that contain it.
-    pub command: &'static str,
+    /// How to write the reply.
+    pub form: Form,
     /// What to do.
     pub work: Work,
 }

@@ -14,10 +14,12 @@ mod batch;
 mod cluster;
 mod commands;
 mod gather;
+mod http;
 mod inflow;
 mod info;
 mod keys;
 pub mod mailbox;
+mod memcache;
 mod memory;
 mod output;
 mod retired;
@@ -37,10 +39,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use batch::Batch;
-use mailbox::{Body, ConnId, Parcel, Request, Token, Work};
+use mailbox::{Body, ConnId, Form, Parcel, Request, Token, Work};
 use memory::Pace;
 use retired::Retired;
-use session::{Scope, Session, State};
+use session::{Protocol, Scope, Session, State};
 use settings::Budget;
 use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
@@ -48,7 +50,8 @@ use topology::Topology;
 use crate::base::{KeyHasher, UnixMillis};
 use crate::command::ReplySink;
 use crate::engine::{At, Policy, Shard};
-use crate::protocol::resp::{self, Encoder};
+use crate::protocol;
+use crate::protocol::resp::{self, Encoder, Version};
 
 /// What clients may demand, in bytes and counts.
 #[derive(Clone, Copy, Debug)]
@@ -248,12 +251,12 @@ impl Node {
     }
 
     /// A connection was accepted.
-    pub fn open(&mut self, scope: Scope, local_host: String) -> ConnId {
+    pub fn open(&mut self, scope: Scope, protocol: Protocol, local_host: String) -> ConnId {
         let cores = self.topology.cores().len() as u64;
         let id = self.sessions_opened * cores + self.core as u64 + 1;
         self.sessions_opened += 1;
         self.counters.connections_total += 1;
-        self.insert(Box::new(Session::new(id, scope, local_host)))
+        self.insert(Box::new(Session::new(id, (scope, protocol), local_host)))
     }
 
     /// A session arrives from another core. What it had received is executed.
@@ -609,12 +612,41 @@ impl Node {
         } else {
             let mut reply = std::mem::take(&mut self.outbox[from].bytes);
             let start = reply.len();
-            self.execute_work(&request.work, bytes, &mut Encoder::new(&mut reply, request.version, request.command));
+            self.execute_for(&request.form, &request.work, bytes, &mut reply);
             let span = crate::command::Span::new(start, reply.len());
             self.outbox[from].bytes = reply;
             Body::Encoded(span)
         };
         self.outbox[from].replies.push((request.token, body));
+    }
+
+    /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
+    fn execute_for(&mut self, form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
+        match (form, work) {
+            (Form::Memcache(form), Work::Key { at, key, op, bytes: stored }) => {
+                let key = key.of(bytes);
+                let op = op.with_bytes(stored.of(bytes));
+                self.shard.execute(
+                    *at,
+                    key,
+                    op,
+                    self.now,
+                    &mut protocol::memcache::Encoder::new(out, form, key, self.now),
+                );
+            }
+            (Form::Http(form), Work::Key { at, key, op, bytes: stored }) => {
+                let key = key.of(bytes);
+                let op = op.with_bytes(stored.of(bytes));
+                self.shard.execute(*at, key, op, self.now, &mut protocol::http::Encoder::new(out, form, key, self.now));
+            }
+            (Form::Resp { version, command }, _) => {
+                self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
+            }
+            // What sweeps over cores answers status and numbers, which are joined into what the client gets.
+            (Form::Memcache(_) | Form::Http(_), _) => {
+                self.execute_work(work, bytes, &mut Encoder::new(out, Version::default(), ""));
+            }
+        }
     }
 
     /// Executes work on this core's own keys.

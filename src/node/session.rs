@@ -20,6 +20,17 @@ pub enum Scope {
     Core,
 }
 
+/// What a connection speaks: the port at which it came in decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Redis.
+    Resp,
+    /// The text and meta protocols of memcached.
+    Memcache,
+    /// HTTP/1.1.
+    Http,
+}
+
 /// Input that was received and not yet executed.
 #[derive(Debug, Default)]
 pub struct Input(BytesMut);
@@ -84,6 +95,8 @@ pub struct Session {
     pub id: u64,
     /// What its requests cover.
     pub scope: Scope,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The address at which the client reached the host, to announce where none is configured.
     pub local_host: String,
     /// The protocol version chosen by `HELLO`.
@@ -126,10 +139,11 @@ pub struct Session {
 
 impl Session {
     /// A fresh connection.
-    pub fn new(id: u64, scope: Scope, local_host: String) -> Self {
+    pub fn new(id: u64, (scope, protocol): (Scope, Protocol), local_host: String) -> Self {
         Self {
             id,
             scope,
+            protocol,
             local_host,
             version: Version::default(),
             name: Vec::new(),

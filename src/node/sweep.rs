@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Node;
 use super::batch::reply;
-use super::mailbox::{ConnId, Request, Scan, Token, Work};
+use super::mailbox::{ConnId, Form, Request, Scan, Token, Work};
 use super::memory;
 use super::output::{Join, Report};
 use super::session::{Scope, Session};
@@ -109,7 +109,10 @@ impl Node {
             if let Work::Scan(scan) = &mut work {
                 scan.pattern = self.outbox[core].put(bytes);
             }
-            return self.send_request(core, Request { token, version: session.version, command: spec.name, work });
+            return self.send_request(
+                core,
+                Request { token, form: Form::Resp { version: session.version, command: spec.name }, work },
+            );
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -196,7 +199,11 @@ impl Node {
             let token = Token { conn: id, sequence, part: core as u32 };
             self.send_request(
                 core,
-                Request { token, version: session.version, command: spec.name, work: Work::Snapshot },
+                Request {
+                    token,
+                    form: Form::Resp { version: session.version, command: spec.name },
+                    work: Work::Snapshot,
+                },
             );
         }
         self.accept_counters(session, sequence, self.snapshot());

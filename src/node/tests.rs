@@ -105,7 +105,7 @@ impl Host {
     }
 
     fn connect(&mut self, core: usize, scope: Scope) -> Client {
-        let id = self.nodes[core].open(scope, "127.0.0.1".into());
+        let id = self.nodes[core].open(scope, Protocol::Resp, "127.0.0.1".into());
         Client { core, id, sending: None, got: Vec::new(), moves: 0 }
     }
 

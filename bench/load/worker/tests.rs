@@ -8,7 +8,7 @@ use clap::Parser;
 use ringfence::base::{KeyHasher, UnixMillis};
 use ringfence::engine::{Policy, Shard, ShardConfig};
 use ringfence::node::mailbox::ConnId;
-use ringfence::node::session::Scope;
+use ringfence::node::session::{Protocol, Scope};
 use ringfence::node::settings::Budget;
 use ringfence::node::topology::Topology;
 use ringfence::node::{Limits, Node, NodeConfig, STREAM_BYTES_MIN, ServerInfo};
@@ -53,7 +53,7 @@ impl Pair {
             allocations: 0,
         };
         for lane in std::mem::take(&mut pair.desk.reopen) {
-            pair.connections.push(pair.node.open(Scope::Host, "127.0.0.1".into()));
+            pair.connections.push(pair.node.open(Scope::Host, Protocol::Resp, "127.0.0.1".into()));
             pair.desk.prepare(lane, pair.now).expect("there is no TLS");
             pair.desk.connected(lane, pair.now);
         }

@@ -83,11 +83,6 @@ impl Config {
 
     fn check_listen(&self) -> Result<(), ConfigError> {
         let listen = &self.listen;
-        for (key, port) in [("listen.http_port", listen.http_port), ("listen.memcached_port", listen.memcached_port)] {
-            if port != 0 {
-                return Err(self.refuse(key, format!("port {port} is not served by this version: leave it 0")));
-            }
-        }
         if listen.port == 0 && listen.core_port_base == 0 {
             let reason = "this and `listen.core_port_base` are both 0, so no client could connect: set one".to_string();
             return Err(self.refuse("listen.port", reason));

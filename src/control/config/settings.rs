@@ -164,9 +164,9 @@ section! {
         /// Core ports, for cluster clients: core i listens on this plus i, so that each request
         /// goes straight to the core that owns its key.
         core_port_base: u16 = 16_400,
-        /// HTTP for values. Not served by this version: must be 0.
+        /// HTTP for values, such as `GET /v1/cache/{key}`.
         http_port: u16 = 0,
-        /// The memcached protocols. Not served by this version: must be 0.
+        /// The text and meta protocols of memcached.
         memcached_port: u16 = 0,
         /// HTTP for operators: /metrics, /healthz and /readyz.
         admin_port: u16 = 9600,
