@@ -8,7 +8,7 @@ pub mod fuzz;
 use super::Shard;
 use super::expiry::Bucket;
 use super::item;
-use crate::command::{OpError, ReplySink, Value};
+use crate::command::{OpError, Outcome, ReplySink, Value};
 use std::collections::BTreeMap;
 
 /// An answer, kept.
@@ -22,7 +22,11 @@ pub enum Answer {
         version: u64,
         /// Its deadline.
         expires_at: Option<u64>,
+        /// What the client keeps beside it.
+        flags: u32,
     },
+    /// What came of a write with conditions.
+    Outcome(Outcome),
     /// A status.
     Status(String),
     /// A number.
@@ -52,7 +56,8 @@ impl ReplySink for Kept {
     fn value(&mut self, value: &Value<'_>) {
         let mut bytes = Vec::new();
         value.payload.append_to(&mut bytes);
-        self.put(Answer::Value { bytes, version: value.version, expires_at: value.expires_at });
+        let &Value { version, expires_at, flags, .. } = value;
+        self.put(Answer::Value { bytes, version, expires_at, flags });
     }
     fn status(&mut self, text: &str) {
         self.put(Answer::Status(text.into()));
@@ -74,6 +79,9 @@ impl ReplySink for Kept {
     }
     fn error(&mut self, message: impl AsRef<[u8]>) {
         unreachable!("an error without a kind: {}", String::from_utf8_lossy(message.as_ref()));
+    }
+    fn outcome(&mut self, outcome: Outcome) {
+        self.put(Answer::Outcome(outcome));
     }
     fn refused(&mut self, error: OpError) {
         self.put(Answer::Refused(error));

@@ -93,13 +93,18 @@ impl Shard {
         if let Some(outcome) = self.differs(at, found, store.compare) {
             return Ok(outcome);
         }
+        let mut found = found;
+        if let (StoreMode::Append, Some(old)) = (store.mode, found) {
+            if self.append_to(at, key, store.value, old, now)?.is_some() {
+                return Ok(Outcome::Done { version: self.index.version(at.slot), created: false });
+            }
+            // It had to go for its own growth, as if it had gone before.
+            found = None;
+        }
         let created = found.is_none();
         match (store.mode, found) {
             (StoreMode::Add, Some(_)) | (StoreMode::Replace, None) => return Ok(Outcome::NotStored),
             (StoreMode::Append | StoreMode::Prepend, None) if !store.create => return Ok(Outcome::NotStored),
-            (StoreMode::Append, Some(old)) => {
-                self.append_to(at, key, store.value, old, now)?;
-            }
             (StoreMode::Prepend, Some(old)) => {
                 let whole = std::iter::once(store.value).chain(self.pieces(old)).collect::<Vec<_>>().concat();
                 let kept = (self.deadline_of(old), self.flags_of(old));

@@ -90,14 +90,18 @@ impl Shard {
 
     /// `APPEND`: answers the new length.
     pub(super) fn append(&mut self, at: At, key: &[u8], tail: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
-        let result = match self.lookup(at, key, now) {
-            Some(old) => self.append_to(at, key, tail, old, now),
-            None => self.append_fresh(at, key, tail, now),
-        };
-        match result {
+        match self.try_append(at, key, tail, now) {
             Ok(len) => out.integer(len as i64),
             Err(error) => self.refuse(error, out),
         }
+    }
+
+    fn try_append(&mut self, at: At, key: &[u8], tail: &[u8], now: UnixMillis) -> Result<usize, OpError> {
+        let joined = match self.lookup(at, key, now) {
+            Some(old) => self.append_to(at, key, tail, old, now)?,
+            None => None,
+        };
+        joined.map_or_else(|| self.append_fresh(at, key, tail, now), Ok)
     }
 
     fn append_fresh(&mut self, at: At, key: &[u8], tail: &[u8], now: UnixMillis) -> Result<usize, OpError> {
@@ -106,6 +110,7 @@ impl Shard {
         Ok(tail.len())
     }
 
+    /// Appends to a record that is there; answers the new length, or nothing if it had to go for its own growth.
     pub(super) fn append_to(
         &mut self,
         at: At,
@@ -113,13 +118,13 @@ impl Shard {
         tail: &[u8],
         old: Found,
         now: UnixMillis,
-    ) -> Result<usize, OpError> {
+    ) -> Result<Option<usize>, OpError> {
         let len = old.head.value_len() + tail.len();
         if len > self.value_bytes_max {
             return Err(OpError::TooLarge);
         }
         if self.head_for(key.len(), len, old.head.form(), old.head.has_flags()).is_large() && !old.head.is_large() {
-            return self.append_into_large(at, key, tail, old, now);
+            return self.append_into_large(at, key, tail, old, now).map(Some);
         }
         // A value that is large already stays so: the heads differ in length alone.
         let head = old.head.with_value_len(len);
@@ -134,8 +139,8 @@ impl Shard {
             if self.make_room(at.slot, log, size, more_extents, Reserve::Keep, now)? {
                 match self.lookup(at, key, now) {
                     Some(moved) => place = moved,
-                    // Evicted for its own growth: what follows starts anew.
-                    None => return self.append_fresh(at, key, tail, now),
+                    // Evicted for its own growth.
+                    None => return Ok(None),
                 }
             }
             if more_extents > 0 {
@@ -158,7 +163,7 @@ impl Shard {
         self.write_tail(place, from, &rest);
         self.write_tail(place, from + rest.len(), tail);
         self.stats.sets += 1;
-        Ok(len)
+        Ok(Some(len))
     }
 
     /// Writes `tail` behind the first `len` bytes of a value that has room for it.

@@ -445,7 +445,7 @@ impl Twin {
     fn expect_value(&mut self, answer: &Answer, entry: Option<&Entry>) {
         match (answer, entry) {
             (Answer::Null, None) => {}
-            (Answer::Value { bytes, version, expires_at }, Some(entry)) => {
+            (Answer::Value { bytes, version, expires_at, .. }, Some(entry)) => {
                 assert!(entry.holds(bytes), "a value that was never the latest");
                 assert_eq!((version, expires_at), (&entry.version, &entry.deadline));
             }

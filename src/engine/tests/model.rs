@@ -1,5 +1,8 @@
 //! The model test itself.
 
+mod versioned;
+
+use self::versioned::{Asked, Write};
 use super::*;
 
 /// What the model knows of a key.
@@ -8,6 +11,7 @@ struct Entry {
     value: Vec<u8>,
     deadline: Option<u64>,
     version: u64,
+    flags: u32,
 }
 
 /// One step of a sequence.
@@ -24,6 +28,10 @@ enum Step {
     Persist(u8),
     Ttl(u8),
     Exists(u8),
+    Store(u8, Write),
+    Fetch(u8, Span, bool),
+    Remove(u8, Asked),
+    Count { key: u8, delta: u64, down: bool, initial: Option<u64>, asked: Asked },
     Wait(u64),
     SetBack(u64),
     Advance(usize),
@@ -91,13 +99,22 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (key.clone(), span()).prop_map(|(key, span)| Step::Expire(key, span)),
         2 => key.clone().prop_map(Step::Persist),
         1 => key.clone().prop_map(Step::Ttl),
-        1 => key.prop_map(Step::Exists),
+        1 => key.clone().prop_map(Step::Exists),
+        8 => (key.clone(), versioned::write()).prop_map(|(key, write)| Step::Store(key, write)),
+        4 => (key.clone(), span(), any::<bool>()).prop_map(|(key, span, bump)| Step::Fetch(key, span, bump)),
+        2 => (key.clone(), versioned::asked()).prop_map(|(key, asked)| Step::Remove(key, asked)),
+        4 => (key, delta(), any::<bool>(), proptest::option::of(any::<u64>()), versioned::asked()).prop_map(
+            |(key, delta, down, initial, asked)| Step::Count { key, delta, down, initial, asked }),
         4 => prop_oneof![0u64..50, 0u64..5000, 0u64..20 * DAY_MS, 0u64..YEAR_MS].prop_map(Step::Wait),
         1 => prop_oneof![0u64..50, 0u64..5000, 0u64..20 * DAY_MS, 0u64..2 * YEAR_MS].prop_map(Step::SetBack),
         3 => (0usize..300).prop_map(Step::Advance),
         1 => (0u8..8).prop_map(|n| if n == 0 { Step::Flush } else { Step::Scan }),
         2 => (0u16..400).prop_map(Step::Fill),
     ]
+}
+
+fn delta() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0u64..100, 1 => any::<u64>()]
 }
 
 struct Twin {
@@ -166,17 +183,18 @@ impl Twin {
         match (answer, entry) {
             (Answer::Null, None) => {}
             (Answer::Null, Some(entry)) if self.may_lack(entry) => {}
-            (Answer::Value { bytes, version, expires_at }, Some(entry)) => {
+            (Answer::Value { bytes, version, expires_at, flags }, Some(entry)) => {
                 assert!(bytes == &entry.value, "a value that was never the latest");
-                assert_eq!((version, expires_at), (&entry.version, &entry.deadline));
+                assert_eq!((version, expires_at, flags), (&entry.version, &entry.deadline, &entry.flags));
             }
             _ => panic!("answered {answer:?}, the model holds {entry:?}"),
         }
     }
 
-    fn store(&mut self, key: &[u8], value: Vec<u8>, deadline: Option<u64>) {
+    /// A write by a command that says nothing of client flags.
+    fn store(&mut self, key: &[u8], value: Vec<u8>, deadline: Option<u64>, flags: u32) {
         let version = self.next_version(key);
-        self.model.insert(key.to_vec(), Entry { value, deadline, version });
+        self.model.insert(key.to_vec(), Entry { value, deadline, version, flags });
     }
 
     fn step(&mut self, step: &Step) {
@@ -228,6 +246,12 @@ impl Twin {
             }
             Step::Exists(key) => {
                 self.reconcile(&Self::key(key));
+            }
+            Step::Store(key, write) => self.write(&Self::key(key), write),
+            Step::Fetch(key, span, bump) => self.fetch(&Self::key(key), span.expiry(self.now), bump),
+            Step::Remove(key, asked) => self.remove(&Self::key(key), asked),
+            Step::Count { key, delta, down, initial, asked } => {
+                self.count(&Self::key(key), delta, down, initial, asked);
             }
             Step::Wait(ms) => {
                 self.now += ms;
@@ -288,7 +312,7 @@ impl Twin {
             Expiry::In(ms) => Some(self.now + ms as u64),
             Expiry::At(ms) => Some(ms as u64),
         };
-        self.store(key, value, deadline);
+        self.store(key, value, deadline, 0);
     }
 
     /// Only a shard without eviction, or a value out of all proportion, may meet a refusal.
@@ -305,14 +329,14 @@ impl Twin {
             return;
         }
         let Answer::Integer(answered) = answer else { panic!("APPEND answered {answer:?}") };
-        let (mut value, deadline) = old.map_or((Vec::new(), None), |e| (e.value, e.deadline));
+        let (mut value, deadline, flags) = old.map_or((Vec::new(), None, 0), |e| (e.value, e.deadline, e.flags));
         if answered as usize == len && !value.is_empty() {
             assert!(self.evicts, "what was there before is lost");
-            return self.store(key, tail, None);
+            return self.store(key, tail, None, 0);
         }
         value.extend_from_slice(&tail);
         assert_eq!(answered as usize, value.len());
-        self.store(key, value, deadline);
+        self.store(key, value, deadline, flags);
     }
 
     fn incr(&mut self, key: &[u8]) {
@@ -323,7 +347,8 @@ impl Twin {
             (None, Answer::Refused(OpError::NotAnInteger)) | (_, Answer::Refused(OpError::OutOfMemory)) => {}
             (Some(n), Answer::Integer(sum)) => {
                 assert_eq!(sum, n + 7);
-                self.store(key, sum.to_string().into_bytes(), old.and_then(|e| e.deadline));
+                let (deadline, flags) = old.map_or((None, 0), |e| (e.deadline, e.flags));
+                self.store(key, sum.to_string().into_bytes(), deadline, flags);
             }
             (before, answer) => panic!("INCRBY on {before:?} answered {answer:?}"),
         }

@@ -154,7 +154,7 @@ fn appends_grow_a_value_through_every_form() {
     assert_eq!(run(&mut s, b"k", Op::Append { tail: &across }, NOW), int(expected.len() as i64));
     assert!(get(&mut s, b"k", NOW).as_deref() == Some(&expected), "a tail over several extents");
     assert_eq!(run(&mut s, b"k", Op::GetDel, NOW).clone(), {
-        Answer::Value { bytes: expected, version: 602, expires_at: Some(NOW + 10_000) }
+        Answer::Value { bytes: expected, version: 602, expires_at: Some(NOW + 10_000), flags: 0 }
     });
     assert_eq!(s.memory().live_bytes, 0);
     s.check();
