@@ -68,6 +68,10 @@ pub enum Sweep {
     Info,
     /// `MEMORY STATS`
     MemoryStats,
+    /// `HOTKEYS`
+    HotKeys,
+    /// `BIGKEYS`
+    BigKeys,
     /// `CONFIG SET`
     ConfigSet,
 }
@@ -377,7 +381,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 71] = [
+const ROWS: [Spec; 73] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -432,6 +436,8 @@ const ROWS: [Spec; 71] = [
     row("memory", -2, NONE, Server, "4.0.0", "Depends on the subcommand", Container, "About the use of memory."),
     row("memory|stats", 2, ALWAYS, Server, "4.0.0", "O(N) with N cores", Action::Sweep(Sweep::MemoryStats), "Answers where the memory is, of all cores and of each."),
     row("memory|help", 2, ALWAYS, Server, "4.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
+    row("hotkeys", -1, ALWAYS.and(DANGEROUS), Server, "8.6.0", "O(N) with N cores", Action::Sweep(Sweep::HotKeys), "Answers the keys that cores work for most, by operations or by bytes."),
+    row("bigkeys", -1, ALWAYS.and(DANGEROUS), Server, "8.6.0", "O(N) with N cores", Action::Sweep(Sweep::BigKeys), "Answers the keys with the largest values."),
     row("command", -1, ALWAYS, Server, "2.8.13", "O(N) with N commands", Session(S::CommandAll), "Tells about all commands, or see its subcommands."),
     row("command|count", 2, ALWAYS, Server, "2.8.13", "O(1)", Session(S::CommandCount), "Answers the number of commands."),
     row("command|info", -2, ALWAYS, Server, "2.8.13", "O(N) with N commands", Session(S::CommandInfo), "Tells about the named commands."),

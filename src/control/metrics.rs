@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::node::hotkeys::HotKey;
 use crate::node::stats::{CoreSnapshot, Family, TurnHistogram};
 
 /// The `Content-Type` of [`render`]'s output.
@@ -33,19 +34,27 @@ enum Value {
     TimeCounter(fn(&CoreSnapshot) -> u64),
     /// A time that comes and goes, in nanoseconds.
     TimeGauge(fn(&CoreSnapshot) -> u64),
+    /// The shares of the hottest keys, by what they are hot by.
+    HotKeys(&'static [HotBy]),
 }
+
+/// What keys are hot by, and where they are read.
+type HotBy = (&'static str, fn(&CoreSnapshot) -> &[HotKey]);
+
+/// Of the hottest keys of a core, how many have a series: each key is one of its own.
+const HOT_KEYS_MAX: usize = 5;
 
 impl Value {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Counter(_) | Self::Families(_) | Self::TimeCounter(_) => "counter",
-            Self::Gauge(_) | Self::Memory(_) | Self::TimeGauge(_) => "gauge",
+            Self::Gauge(_) | Self::Memory(_) | Self::TimeGauge(_) | Self::HotKeys(_) => "gauge",
             Self::Histogram(_) => "histogram",
         }
     }
 }
 
-use Value::{Counter, Families, Gauge, Histogram, Memory, TimeCounter, TimeGauge};
+use Value::{Counter, Families, Gauge, Histogram, HotKeys, Memory, TimeCounter, TimeGauge};
 
 const fn row(name: &'static str, help: &'static str, value: Value) -> Metric {
     Metric { name, help, value }
@@ -170,6 +179,16 @@ const METRICS: &[Metric] = &[
         Counter(|s| s.output_paused),
     ),
     row("ringfence_receive_starved_total", "Receives that found no free buffer.", Counter(|s| s.recv_starved)),
+    row(
+        "ringfence_hot_key_share",
+        "The hottest keys' parts of the core's load, by operations and by bytes.",
+        HotKeys(&[("ops", |s| &s.hot.by_ops), ("bytes", |s| &s.hot.by_bytes)]),
+    ),
+    row(
+        "ringfence_largest_value_bytes",
+        "The largest value that is known of; BIGKEYS names its key.",
+        Gauge(|s| s.hot.big.first().map_or(0, |big| big.bytes)),
+    ),
 ];
 
 /// Writes the metrics of all cores. A core that did not answer in time is `None`
@@ -213,6 +232,15 @@ fn samples(out: &mut String, metric: &Metric, snapshot: &CoreSnapshot) {
                 line(out, name, format_args!("core=\"{core}\",kind=\"{kind}\""), read(snapshot));
             }
         }
+        HotKeys(kinds) => {
+            for (by, read) in *kinds {
+                for hot in read(snapshot).iter().take(HOT_KEYS_MAX) {
+                    let key = label(&hot.key);
+                    let share = hot.share_ppm as f64 / 1e6;
+                    let _ = writeln!(out, "{name}{{core=\"{core}\",by=\"{by}\",key=\"{key}\"}} {share}");
+                }
+            }
+        }
         Histogram(read) => histogram(out, name, core, read(snapshot)),
         TimeCounter(read) | TimeGauge(read) => {
             let _ = writeln!(out, "{name}{{core=\"{core}\"}} {}", seconds(read(snapshot)));
@@ -240,6 +268,11 @@ fn histogram(out: &mut String, name: &str, core: usize, times: &TurnHistogram) {
     let _ = writeln!(out, "{name}_count{{core=\"{core}\"}} {}", times.count);
 }
 
+/// A key as the value of a label: readable, whatever bytes it has.
+fn label(key: &[u8]) -> String {
+    key.escape_ascii().to_string().replace('\\', r"\\").replace('"', r#"\""#)
+}
+
 /// Nanoseconds as seconds.
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
@@ -254,6 +287,8 @@ mod tests {
         let mut snapshot = CoreSnapshot { core, cpu: core + 2, forwards: 7, keys: 3, ..CoreSnapshot::default() };
         snapshot.ops[Family::Read as usize] = 11;
         snapshot.memory.dead = 4096;
+        let hot = HotKey { key: b"a\"b\\\xff".to_vec(), amount: 1, share_ppm: 250_000, error_ppm: 0 };
+        (snapshot.hot.by_ops, snapshot.hot.by_bytes) = (vec![hot.clone(); 1], vec![hot; 1]);
         for ns in [500, 1500, 1500, 3_000_000, 9_000_000_000] {
             snapshot.turn_time.record(ns);
         }
@@ -320,6 +355,8 @@ mod tests {
         assert_eq!(samples["ringfence_core_cpu{core=\"2\"}"], 4.0);
         assert_eq!(samples["ringfence_commands_total{core=\"0\",family=\"read\"}"], 11.0);
         assert_eq!(samples["ringfence_memory_bytes{core=\"0\",kind=\"dead\"}"], 4096.0);
+        let hot = r#"ringfence_hot_key_share{core="0",by="ops",key="a\\\"b\\\\\\xff"}"#;
+        assert_eq!(samples.get(hot), Some(&0.25), "{hot} in {samples:?}");
     }
 
     #[test]

@@ -226,6 +226,13 @@ impl Shard {
         }
     }
 
+    /// The length of a key's value, whether it has expired or not. Asking changes and counts nothing.
+    pub fn value_len(&self, at: At, key: &[u8]) -> Option<usize> {
+        let bytes = self.arena.bytes();
+        let loc = self.index.find(at.slot, at.hash, key, bytes)?;
+        Some(Head::read(bytes, loc).value_len())
+    }
+
     /// How many keys are stored, expired ones that nobody met yet included.
     pub fn key_count(&self) -> u64 {
         self.index.key_count()

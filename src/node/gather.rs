@@ -257,6 +257,7 @@ impl Node {
             if gathering.gather == Gather::List {
                 let (version, name, now) = (session.version, gathering.spec.name, self.now);
                 let mut answer = |list: &mut Vec<u8>| {
+                    self.note_key(at, args.get(i), &op);
                     self.shard.execute(at, args.get(i), op, now, &mut Encoder::new(list, version, name));
                 };
                 if is_local {
@@ -270,6 +271,7 @@ impl Node {
                 }
             } else {
                 let mut tally = Tally::default();
+                self.note_key(at, args.get(i), &op);
                 self.shard.execute(at, args.get(i), op, self.now, &mut tally);
                 gathering.sum += tally.sum;
                 if let Some(error) = tally.error {

@@ -185,6 +185,11 @@ impl Node {
         let mut out = session.output.encoder(session.version, spec.name);
         match parsed {
             Ok(Op::Set { expiry, condition, reply, .. }) => {
+                self.hot.written(
+                    at.hash,
+                    key.of(&head),
+                    draft.as_ref().map_or(0, |d| self.shard.draft_bytes(d) as usize),
+                );
                 self.shard.set_draft(at, key.of(&head), draft, (expiry, condition, reply), self.now, &mut out);
             }
             Ok(_) => unreachable!("only writes of a value are taken in so"),

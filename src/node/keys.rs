@@ -36,6 +36,7 @@ impl Node {
         };
         if owner == self.core {
             let version = session.version;
+            self.note_key(at, key, &op);
             let mut out = session.output.encoder(version, spec.name);
             self.shard.execute(at, key, op, self.now, &mut out);
         } else {
@@ -106,6 +107,7 @@ impl Node {
                 out.array(places.len());
                 let max = self.limits.output_hard_bytes_max;
                 for ((at, _), key, op) in calls {
+                    self.note_key(at, key, &op);
                     self.shard.execute(at, key, op, self.now, &mut out);
                     if out.len() > max {
                         self.counters.limit_errors += 1;
@@ -116,7 +118,10 @@ impl Node {
                 }
             } else {
                 let mut tally = Tally::default();
-                calls.for_each(|((at, _), key, op)| self.shard.execute(at, key, op, self.now, &mut tally));
+                for ((at, _), key, op) in calls {
+                    self.note_key(at, key, &op);
+                    self.shard.execute(at, key, op, self.now, &mut tally);
+                }
                 tally.write(gather, &mut out);
             }
         } else {
@@ -155,6 +160,7 @@ impl Node {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
+        self.note_key(at, key, &op);
         self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, session.version, command));
         session.output.fill(token.sequence, token.part, &scratch);
         self.keep_scratch(scratch);

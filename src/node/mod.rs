@@ -14,6 +14,7 @@ mod batch;
 mod cluster;
 mod commands;
 mod gather;
+pub mod hotkeys;
 mod http;
 mod inflow;
 mod info;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use batch::Batch;
+use hotkeys::HotKeys;
 use mailbox::{Body, ConnId, Form, Parcel, Request, Token, Work};
 use memory::Pace;
 use retired::Retired;
@@ -48,7 +50,7 @@ use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
 
 use crate::base::{KeyHasher, UnixMillis};
-use crate::command::ReplySink;
+use crate::command::{Op, ReplySink};
 use crate::engine::{At, Policy, Shard};
 use crate::protocol;
 use crate::protocol::resp::{self, Encoder, Version};
@@ -188,6 +190,7 @@ pub struct Node {
     refused_before: u64,
     counters: CoreSnapshot,
     hand_pace: Pace,
+    hot: HotKeys,
     now: UnixMillis,
     now_us: u64,
 }
@@ -224,6 +227,7 @@ impl Node {
             refused_before: 0,
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
             hand_pace: Pace::new(server.started_at),
+            hot: HotKeys::new(core as u64 + 1, server.started_at),
             now: server.started_at,
             now_us: server.started_at.0 * 1000,
             topology,
@@ -620,12 +624,24 @@ impl Node {
         self.outbox[from].replies.push((request.token, body));
     }
 
+    /// Notes what an operation on a key of this core moves. Called before it is executed.
+    #[inline]
+    fn note_key(&mut self, at: At, key: &[u8], op: &Op<'_>) {
+        let written = op.bytes().len();
+        if self.hot.is_sampled() {
+            let read = if written > 0 { 0 } else { self.shard.value_len(at, key).unwrap_or(0) };
+            self.hot.sample(at.hash, key, written + read, self.now);
+        }
+        self.hot.written(at.hash, key, written);
+    }
+
     /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
     fn execute_for(&mut self, form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
         match (form, work) {
             (Form::Memcache(form), Work::Key { at, key, op, bytes: stored }) => {
                 let key = key.of(bytes);
                 let op = op.with_bytes(stored.of(bytes));
+                self.note_key(*at, key, &op);
                 self.shard.execute(
                     *at,
                     key,
@@ -637,6 +653,7 @@ impl Node {
             (Form::Http(form), Work::Key { at, key, op, bytes: stored }) => {
                 let key = key.of(bytes);
                 let op = op.with_bytes(stored.of(bytes));
+                self.note_key(*at, key, &op);
                 self.shard.execute(*at, key, op, self.now, &mut protocol::http::Encoder::new(out, form, key, self.now));
             }
             (Form::Resp { version, command }, _) => {
@@ -653,7 +670,9 @@ impl Node {
     fn execute_work(&mut self, work: &Work, bytes: &[u8], out: &mut Encoder<'_>) {
         match work {
             Work::Key { at, key, op, bytes: stored } => {
-                self.shard.execute(*at, key.of(bytes), op.with_bytes(stored.of(bytes)), self.now, out);
+                let (key, op) = (key.of(bytes), op.with_bytes(stored.of(bytes)));
+                self.note_key(*at, key, &op);
+                self.shard.execute(*at, key, op, self.now, out);
             }
             Work::DbSize => out.integer(self.shard.key_count() as i64),
             Work::Flush => {
@@ -726,6 +745,7 @@ impl Node {
                 hand_reinserted: memory.hand.reinserted,
                 refs_sampled: self.shard.sample_refs(REFS_SAMPLE, self.now_us),
             },
+            hot: self.hot.report(self.now, |key| self.shard.value_len(self.locate(key).0, key)),
             ..self.counters.clone()
         }
     }

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use super::hotkeys::By;
 use super::stats::CoreSnapshot;
 use crate::command::Pin;
 use crate::protocol::resp::{Encoder, Marks, Version};
@@ -83,6 +84,10 @@ pub enum Report {
     Info(Vec<String>),
     /// `MEMORY STATS`
     Memory,
+    /// `HOTKEYS`: how many, and by what.
+    HotKeys(usize, By),
+    /// `BIGKEYS`: how many.
+    BigKeys(usize),
 }
 
 impl Output {

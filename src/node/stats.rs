@@ -2,6 +2,8 @@
 //! them without atomics; when asked it copies them into a [`CoreSnapshot`],
 //! which is all that other threads ever see.
 
+use super::hotkeys::Keys;
+
 /// What a command is for, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -236,6 +238,8 @@ pub struct CoreSnapshot {
     pub output_paused: u64,
     /// Receives that found no free buffer (`ENOBUFS`).
     pub recv_starved: u64,
+    /// The hottest keys and the largest values now.
+    pub hot: Keys,
 }
 
 #[cfg(test)]

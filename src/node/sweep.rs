@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Node;
 use super::batch::reply;
+use super::hotkeys;
 use super::mailbox::{ConnId, Form, Request, Scan, Token, Work};
 use super::memory;
 use super::output::{Join, Report};
@@ -50,6 +51,11 @@ impl Node {
             Sweep::MemoryStats => {
                 self.on_report(id, session, spec, Report::Memory);
                 Ok(())
+            }
+            Sweep::HotKeys => hotkeys::hot_options(args)
+                .map(|(count, by)| self.on_report(id, session, spec, Report::HotKeys(count, by))),
+            Sweep::BigKeys => {
+                hotkeys::big_options(args).map(|count| self.on_report(id, session, spec, Report::BigKeys(count)))
             }
             Sweep::ConfigSet => match self.change_asked(session, args) {
                 Ok(change) => {
@@ -217,6 +223,8 @@ impl Node {
             match ready.report {
                 Report::Info(sections) => out.text(&self.info(session, &sections, &ready.snapshots)),
                 Report::Memory => memory::write(&ready.snapshots, &mut out),
+                Report::HotKeys(count, by) => hotkeys::write_hot(&ready.snapshots, count, by, &mut out),
+                Report::BigKeys(count) => hotkeys::write_big(&ready.snapshots, count, &mut out),
             }
             session.output.finish_counters(sequence, encoded);
         }

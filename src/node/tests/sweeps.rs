@@ -111,3 +111,35 @@ fn info_adds_up_the_counters_of_every_core() {
     let text = host.ask(&mut client, words("info keyspace"));
     assert_eq!(text, "$44\r\n# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n\r\n");
 }
+
+/// Both on one core's port: its clients ask for keys of all cores.
+#[test]
+fn hot_keys_and_big_ones_of_all_cores_are_named() {
+    let mut host = Host::new(2, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    let (hot, warm, big) = (key_on(&host, 1, 1), key_on(&host, 0, 2), key_on(&host, 1, 3));
+    assert_eq!(host.ask(&mut client, words("hotkeys")), "*0\r\n");
+    for key in [&hot, &warm] {
+        host.ask(&mut client, words(&format!("set {key} v")));
+    }
+    host.ask(&mut client, request(&["set", &big, &"x".repeat(4000)]));
+    for round in 0..6000 {
+        host.feed(&client, &words(&format!("get {}", if round % 3 == 0 { &warm } else { &hot })));
+        host.settle(&mut client);
+        client.got.clear();
+    }
+    let reply = host.ask(&mut client, words("hotkeys count 2"));
+    let keys: Vec<&str> = reply.split("\r\n").collect();
+    assert_eq!((keys[0], keys[5], keys[7]), ("*2", &hot[..], "core"), "{reply}");
+    assert!(keys[8] == ":1" && reply.contains(&format!("\r\n{warm}\r\n")), "{reply}");
+    assert!(reply.contains("$8\r\n1.000000\r\n"), "all of what its core does: {reply}");
+    assert!(host.ask(&mut client, words("hotkeys by bytes count 1")).contains("\r\nbytes\r\n"));
+    let reply = host.ask(&mut client, words("bigkeys count 1"));
+    assert!(reply.contains(&format!("\r\n{big}\r\n")) && reply.contains(":4000\r\n"), "{reply}");
+    host.ask(&mut client, words(&format!("del {big}")));
+    assert!(!host.ask(&mut client, words("bigkeys")).contains(&big), "what is gone is not named");
+    for wrong in ["hotkeys count", "hotkeys by size", "hotkeys what 1", "bigkeys 1"] {
+        assert_eq!(host.ask(&mut client, words(wrong)), "-ERR syntax error\r\n", "{wrong}");
+    }
+    assert_eq!(host.ask(&mut client, words("hotkeys count 0")), "-ERR COUNT must be positive\r\n");
+}

@@ -1,0 +1,39 @@
+"""Keys that a real server is asked for more than others, named to clients and in the metrics."""
+
+from conftest import Server
+
+
+def test_hot_keys_are_named_with_their_share(tmp_path):
+    server = Server(tmp_path / "log")
+    try:
+        client = server.client(protocol=3)
+        client.set('front "page"', "x" * 100)
+        client.set("large", "x" * 50_000)
+        for batch in range(100):
+            with client.pipeline(transaction=False) as pipeline:
+                for n in range(400):
+                    pipeline.get('front "page"' if n % 4 else f"other:{batch}:{n}")
+                pipeline.execute()
+        hot = client.execute_command("HOTKEYS", "COUNT", 1)[0]
+        core = dict(enumerate(shares(server)))
+        assert hot[b"key"] == b'front "page"' and hot[b"core"] in core, hot
+        # Three of four requests; those of the other core are not in its core's share.
+        assert 0.7 < float(hot[b"share"]) <= 1 and float(hot[b"error"]) < 0.05, hot
+        assert 20_000 < hot[b"ops"] < 40_000, hot
+        assert abs(core[hot[b"core"]] - float(hot[b"share"])) < 0.01
+        big = client.execute_command("BIGKEYS", "COUNT", 1)[0]
+        assert (big[b"key"], big[b"bytes"]) == (b"large", 50_000)
+    finally:
+        status = server.stop()
+    assert status == 0, server.log()
+
+
+def shares(server):
+    """By core, the share of the key that was made hot, 0 where it is not listed."""
+    text = server.http("/metrics")[1]
+    name = 'ringfence_hot_key_share{core="%d",by="ops",key="front \\\\\\"page\\\\\\""} '
+    found = []
+    for core in range(2):
+        lines = [line for line in text.splitlines() if line.startswith(name % core)]
+        found.append(float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0)
+    return found
