@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 
-from servers import Server, cpu_seconds
+from servers import ONE_PORT, Server, cpu_seconds
 
 # name: (connections, pipeline, value bytes, keys, share of SET, what it may cost beside the best peer)
 LOADS = {
@@ -104,7 +104,7 @@ def main():
     for build in options.ringfence or ["target/release/ringfence"]:
         name, _, path = build.rpartition("=")
         command = [path, "--port", "{port}", "--idle", options.idle, "--memory", "3GB"]
-        commands[name or "ringfence"] = command + ["--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]
+        commands[name or "ringfence"] = command + ONE_PORT
     servers = []
     try:
         for name, command in commands.items():

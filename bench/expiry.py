@@ -20,7 +20,7 @@ import re
 import subprocess
 import time
 
-from servers import Client, Server
+from servers import ONE_PORT, Client, Server
 
 POLL_SECONDS = 0.004
 GIVE_UP_SECONDS = 120
@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND", help="a peer; {port} and {empty} are filled in")
     options = parser.parse_args()
     ringfence = [options.ringfence, "--memory", "1GiB", "--port", "{port}", "--cpus", "0", "--set", "log.level=error"]
-    servers = {"ringfence": [*ringfence, "--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]}
+    servers = {"ringfence": [*ringfence, *ONE_PORT]}
     for peer in options.server or ["redis=redis-server --port {port} --bind 127.0.0.1 --save {empty}"]:
         name, command = peer.split("=", 1)
         servers[name] = [word.replace("{empty}", "") for word in command.split()]

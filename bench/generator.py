@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 
-from servers import Server, cpu_seconds
+from servers import ONE_PORT, Server, cpu_seconds
 
 REQUESTS = {1: 80_000, 16: 1_000_000, 64: 2_000_000}
 
@@ -80,7 +80,7 @@ def main():
     parser.add_argument("--ringfence-bench", default="target/release/ringfence-bench")
     options = parser.parse_args()
     ringfence = [options.ringfence, "--port", "{port}", "--memory", "2GB", "--cpus", str(options.server_cpu)]
-    ringfence += ["--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]
+    ringfence += ONE_PORT
     redis = ["redis-server", "--port", "{port}", "--save", "", "--appendonly", "no"]
     server = Server(options.server, ringfence if options.server == "ringfence" else redis, options.server_cpu)
     generators = {"redis-benchmark": redis_benchmark, "ringfence-bench": ringfence_bench}

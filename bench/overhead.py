@@ -15,7 +15,7 @@ import argparse
 import os
 import time
 
-from servers import Client, Server, status
+from servers import ONE_PORT, Client, Server, status
 
 TTL_MS = 3_600_000
 
@@ -43,7 +43,7 @@ def main():
     options = parser.parse_args()
     memory = options.items * (options.size + 80) + (256 << 20)
     ringfence = [options.ringfence, "--memory", str(memory), "--port", "{port}", "--cpus", "0", "--set", "log.level=error"]
-    servers = {"ringfence": [*ringfence, "--set", "listen.core_port_base=0", "--set", "listen.admin_port=0"]}
+    servers = {"ringfence": [*ringfence, *ONE_PORT]}
     for peer in options.server or ["redis=redis-server --port {port} --bind 127.0.0.1 --save {empty}"]:
         name, command = peer.split("=", 1)
         servers[name] = [word.replace("{empty}", "") for word in command.split()]

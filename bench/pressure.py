@@ -22,7 +22,7 @@ import random
 import subprocess
 import time
 
-from servers import Client, Server, status
+from servers import ONE_PORT, Client, Server, status
 
 SIZES = [100, 1024, 100 * 1024, 1024, 100]
 PART = 0.6
@@ -76,7 +76,7 @@ def main():
     arguments = parser.parse_args()
     budget = arguments.memory << 20
     ringfence = [arguments.ringfence, "--memory", str(budget), "--port", "{port}", "--cpus", "0"]
-    ringfence += ["--set", "listen.core_port_base=0", "--set", "listen.admin_port=0", "--set", "log.level=error"]
+    ringfence += [*ONE_PORT, "--set", "log.level=error"]
     ringfence += ["--set", f"eviction={arguments.policy}", "--set", "limits.connections=11000"]
     servers = {"ringfence": ringfence}
     if not arguments.no_peers:

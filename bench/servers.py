@@ -8,6 +8,12 @@ import subprocess
 import sys
 import time
 
+# Ringfence with nothing but its shared port, so that several run beside each other.
+ONE_PORT = [
+    word
+    for port in ("core_port_base", "admin_port", "memcached_port", "http_port")
+    for word in ("--set", f"listen.{port}=0")
+]
 BATCH = 400
 START_SECONDS = 60
 BATCH_BYTES = 4 << 20

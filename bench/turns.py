@@ -45,6 +45,7 @@ class Ringfence(Server):
         self.admin = free_port()
         command = [options.ringfence, "--port", "{port}", "--memory", memory, "--idle", options.idle]
         settings = {"cores.cpus": f"[{options.server_cpu}]", "listen.core_port_base": 0, "listen.admin_port": self.admin}
+        settings |= {"listen.memcached_port": 0, "listen.http_port": 0}
         settings["prefault"] = "false" if options.no_prefault else "true"
         if options.log:
             settings["log.level"] = "debug"

@@ -117,7 +117,8 @@ fn count_huge_pages(server: &Server) {
 fn announce(plan: &Plan) {
     plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let (version, cores, idle) = (env!("CARGO_PKG_VERSION"), plan.cores.len(), plan.idle.to_string());
-    info!(version, cores, idle, port = plan.listen.port, "serving");
+    let (memcached_port, http_port) = (plan.listen.memcached_port, plan.listen.http_port);
+    info!(version, cores, idle, port = plan.listen.port, memcached_port, http_port, "serving");
     if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         eprintln!("ringfence {version}\n{plan}idle: {idle}\nCtrl-C stops it.");
     }

@@ -21,6 +21,12 @@ impl Span {
         Self { start: start as u32, end: end as u32 }
     }
 
+    /// The same range of bytes that have `before` others in front of them now.
+    #[inline]
+    pub fn behind(self, before: usize) -> Self {
+        Self::new(self.start as usize + before, self.end as usize + before)
+    }
+
     /// The bytes in `buffer` that this range names.
     #[inline]
     pub fn of(self, buffer: &[u8]) -> &[u8] {

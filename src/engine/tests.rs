@@ -26,6 +26,7 @@ mod semantics;
 mod space;
 mod stale;
 mod streams;
+mod versioned;
 
 /// So many cases of a property, or as few as `RINGFENCE_CASES` says: under a tool that makes everything slow.
 pub(super) fn cases(count: u32, max_shrink_iters: u32) -> ProptestConfig {

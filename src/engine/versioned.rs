@@ -106,6 +106,9 @@ impl Shard {
             (StoreMode::Add, Some(_)) | (StoreMode::Replace, None) => return Ok(Outcome::NotStored),
             (StoreMode::Append | StoreMode::Prepend, None) if !store.create => return Ok(Outcome::NotStored),
             (StoreMode::Prepend, Some(old)) => {
+                if old.head.value_len() + store.value.len() > self.value_bytes_max {
+                    return Err(OpError::TooLarge);
+                }
                 let whole = std::iter::once(store.value).chain(self.pieces(old)).collect::<Vec<_>>().concat();
                 let kept = (self.deadline_of(old), self.flags_of(old));
                 let plan = self.plan(at, key, whole.len(), kept, found, now)?;

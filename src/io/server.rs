@@ -150,7 +150,7 @@ struct CoreSetup {
     node: NodeConfig,
     shard: ShardConfig,
     prefault: bool,
-    sockets: Vec<(OwnedFd, (Scope, Protocol))>,
+    sockets: Vec<Entrance>,
     mesh: Mesh,
     orders: Receiver<Order>,
     order_signal: UnixStream,
@@ -314,8 +314,11 @@ fn topology(plan: &Plan, seed: u64) -> Result<Topology, StartError> {
     Topology::new(seed, plan.listen.announce.clone(), cores.collect()).map_err(StartError::Slots)
 }
 
+/// A listening socket, what its connections cover and what they speak.
+type Entrance = (OwnedFd, (Scope, Protocol));
+
 /// Opens every core's listening sockets, so that a port in use is found before any thread starts.
-fn open_sockets(plan: &Plan) -> Result<Vec<Vec<(OwnedFd, (Scope, Protocol))>>, StartError> {
+fn open_sockets(plan: &Plan) -> Result<Vec<Vec<Entrance>>, StartError> {
     let bind = plan.listen.bind;
     let backlog = i32::try_from(plan.listen.backlog).unwrap_or(i32::MAX);
     let failed =

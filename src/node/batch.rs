@@ -14,7 +14,7 @@ use crate::protocol;
 use crate::protocol::resp::{Encoder, Frame, Parser, Progress, ProtocolError, Skipper, split_inline};
 
 /// Requests in one batch: enough misses in flight, and their lines still in the first-level cache.
-const BATCH_MAX: usize = 64;
+pub(super) const BATCH_MAX: usize = 64;
 /// Arguments for which room is kept from one batch to the next.
 const SPANS_KEPT_MAX: usize = 4096;
 /// Arguments that an unfinished request must have for its state to be worth keeping.
@@ -22,7 +22,7 @@ const PARTIAL_SPANS_MIN: usize = 32;
 /// What one slice of a session's input executes at most: requests, with what they cause in the shard,
 const SLICE_WORK_MAX: u64 = 256;
 /// and bytes of input, and bytes of replies that are written beyond what was there. The last request may exceed both.
-const SLICE_INPUT_MAX: usize = 256 << 10;
+pub(super) const SLICE_INPUT_MAX: usize = 256 << 10;
 const SLICE_OUTPUT_MAX: usize = 256 << 10;
 /// Bytes of input that are parsed at a time, beyond what was read of an unfinished request already. No line is longer.
 const PARSE_BYTES_MAX: usize = 64 << 10;
@@ -42,7 +42,7 @@ pub(super) struct Item {
 
 /// What a slice may still do.
 #[derive(Clone, Copy)]
-struct Slice {
+pub(super) struct Slice {
     /// The node's work at which it ends.
     work: u64,
     /// The session's bytes of replies at which it ends.
@@ -121,8 +121,7 @@ impl Node {
         let mut batch = std::mem::take(&mut self.batch);
         let mut consumed = 0;
         let mut need = std::mem::take(&mut session.need);
-        let slice =
-            Slice { work: self.work_done() + SLICE_WORK_MAX, output: session.output.total_bytes() + SLICE_OUTPUT_MAX };
+        let slice = self.slice(session);
         while self.may_run(session) {
             if consumed >= SLICE_INPUT_MAX || self.is_over(slice, session) {
                 self.queue_rest(id, session, &input[consumed..]);
@@ -228,14 +227,20 @@ impl Node {
         consumed
     }
 
+    /// What the session's next slice may do.
+    #[inline]
+    pub(super) fn slice(&self, session: &Session) -> Slice {
+        Slice { work: self.work_done() + SLICE_WORK_MAX, output: session.output.total_bytes() + SLICE_OUTPUT_MAX }
+    }
+
     /// Whether a slice has done what it may.
     #[inline]
-    fn is_over(&self, slice: Slice, session: &Session) -> bool {
+    pub(super) fn is_over(&self, slice: Slice, session: &Session) -> bool {
         self.work_done() >= slice.work || session.output.total_bytes() >= slice.output
     }
 
     /// Lets the session wait for its next slice, if there is anything for it to execute.
-    fn queue_rest(&mut self, id: ConnId, session: &mut Session, rest: &[u8]) {
+    pub(super) fn queue_rest(&mut self, id: ConnId, session: &mut Session, rest: &[u8]) {
         if !rest.is_empty() {
             self.queue(id, session);
         }
@@ -278,7 +283,7 @@ impl Node {
 
     /// Places a plain connection by its first keyed request: whether it may be executed here.
     #[inline]
-    fn belongs_here(&mut self, session: &mut Session, owner: usize) -> bool {
+    pub(super) fn belongs_here(&mut self, session: &mut Session, owner: usize) -> bool {
         if session.scope == Scope::Core || !session.steering.is_unplaced() {
             return true;
         }
@@ -295,8 +300,7 @@ impl Node {
         let Some(spec) = item.spec else {
             return self.unknown_command(session, args);
         };
-        self.executed += 1;
-        self.counters.ops[family(spec) as usize] += 1;
+        self.count_request(family(spec));
         if !spec.accepts(args.len()) {
             return wrong_arity(session, spec.name);
         }
@@ -361,7 +365,7 @@ impl Node {
     }
 
     /// Answers a protocol error, after which the connection closes.
-    fn refuse(&mut self, session: &mut Session, text: &str) {
+    pub(super) fn refuse(&mut self, session: &mut Session, text: &str) {
         match session.protocol {
             Protocol::Resp => reply(session, "").error(format!("ERR Protocol error: {text}")),
             Protocol::Memcache => protocol::memcache::refuse(text, session.output.buffer()),

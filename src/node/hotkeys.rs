@@ -407,7 +407,7 @@ mod tests {
         }
         let length = |key: &[u8]| {
             let n: usize = std::str::from_utf8(key).unwrap()[4..].parse().unwrap();
-            (n % 2 == 0).then_some(n * 7919 % 10_007)
+            n.is_multiple_of(2).then_some(n * 7919 % 10_007)
         };
         let big = hot.report(NOW, length).big;
         assert!((20..45).contains(&big.len()), "{}", big.len());

@@ -1,13 +1,270 @@
-//! Requests of HTTP clients.
+//! Requests of HTTP clients: the protocol room says what each asks for, and here it is done, on this core or at the
+//! owner of the key.
 
-use super::Node;
-use super::mailbox::ConnId;
-use super::session::Session;
+use serde_json::{Value, json};
+
+use super::batch::SLICE_INPUT_MAX;
+use super::mailbox::{ConnId, Form, Token};
+use super::output::{Join, Report};
+use super::session::{Session, State};
+use super::stats::{CoreSnapshot, Family};
+use super::{Limits, Node};
+use crate::base::SLOT_COUNT;
+use crate::command::{Expiry, Op, Store, StoreMode};
+use crate::engine::At;
+use crate::protocol::http::{
+    self, CONTINUE, Call, Encoder, Entry, KeyCall, List, Progress, Refusal, Request, Response, Shape, Status,
+};
+
+/// Bytes of JSON beside the values in it: room for many small entries.
+const JSON_ROOM_BYTES: usize = 64 << 10;
+/// Bytes of `limits.request_bytes` that are left for the head and the frames of chunks.
+const FRAME_ROOM_BYTES: usize = 64 << 10;
+
+/// What HTTP clients may demand. A value takes a third more in base64 and at worst sixfold with all characters
+/// escaped; who sends such values has raw bodies. A response within its limit fits behind what may wait before it.
+pub(super) fn limits(limits: &Limits) -> http::Limits {
+    let json = (2 * limits.value_bytes_max).saturating_add(JSON_ROOM_BYTES);
+    let room = limits.output_hard_bytes_max.saturating_sub(limits.output_soft_bytes_max);
+    http::Limits {
+        key_bytes_max: limits.key_bytes_max,
+        value_bytes_max: limits.value_bytes_max,
+        json_bytes_max: json.min(limits.request_bytes_max.saturating_sub(FRAME_ROOM_BYTES)),
+        reply_bytes_max: u32::try_from(room.saturating_sub(http::HEAD_BYTES_MAX)).unwrap_or(u32::MAX),
+    }
+}
 
 impl Node {
     /// Executes a slice of the requests at the start of `input`; answers how many bytes they were.
     pub(super) fn run_http(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
-        let _ = (id, session);
-        input.len()
+        self.lend_buffer(session);
+        let slice = self.slice(session);
+        let mut consumed = 0;
+        session.need = 0;
+        session.barrier &= !session.output.is_settled();
+        while self.may_run(session) {
+            let rest = &input[consumed..];
+            if consumed >= SLICE_INPUT_MAX || self.is_over(slice, session) {
+                self.queue_rest(id, session, rest);
+                break;
+            }
+            if rest.is_empty() {
+                break;
+            }
+            match session.http.advance(rest, &self.http_limits) {
+                Progress::Skipped(used) => consumed += used,
+                Progress::Incomplete { need, invite } => {
+                    session.need = need;
+                    if invite {
+                        session.output.buffer().extend_from_slice(CONTINUE);
+                    }
+                    break;
+                }
+                Progress::Refused(refusal, used) => {
+                    consumed += used;
+                    if refusal.status == Status::TooLarge || refusal.status == Status::HeadTooLarge {
+                        self.counters.limit_errors += 1;
+                    } else {
+                        self.counters.parse_errors += 1;
+                    }
+                    answer(session, &refusal);
+                }
+                Progress::Done(request, length) => {
+                    if !self.on_http_request(id, session, request) {
+                        break;
+                    }
+                    consumed += length;
+                }
+            }
+        }
+        self.note_stalled(id, session);
+        if let Some(buffer) = session.output.reclaim() {
+            self.spare.push(buffer);
+        }
+        consumed
     }
+
+    /// Executes one request, unless the connection moves to where it belongs: whether it was executed.
+    fn on_http_request(&mut self, id: ConnId, session: &mut Session, request: Request<'_>) -> bool {
+        let (close, bodiless) = (request.head.close, request.head.is_head());
+        let response = Response::ok(close, bodiless);
+        match Call::of(request, &self.http_limits) {
+            Ok(Call::Key(call)) => {
+                let place = self.locate(&call.key);
+                if !self.belongs_here(session, place.1) {
+                    return false;
+                }
+                self.on_http_key(id, session, &call, place);
+            }
+            Ok(Call::BatchGet(keys)) => {
+                let op = Op::Fetch { expiry: Expiry::Keep, bump: true };
+                let items: Vec<_> = keys.iter().map(|key| (&key[..], op)).collect();
+                self.on_http_batch(id, session, Shape::ValuePart, close, &items);
+            }
+            Ok(Call::BatchSet(entries)) => {
+                let items: Vec<_> = entries.iter().map(|entry| (&entry.key[..], store(entry))).collect();
+                self.on_http_batch(id, session, Shape::OutcomePart, close, &items);
+            }
+            Ok(Call::Stats) => {
+                self.count_request(Family::Server);
+                let form = Form::Http(http::Form::of(Shape::Json, close, &self.http_limits));
+                self.on_report(id, session, form, Report::Http(response));
+            }
+            Ok(Call::Cluster) => {
+                self.count_request(Family::Cluster);
+                let text = self.http_cluster(session).to_string();
+                response.whole(text.as_bytes(), session.output.buffer());
+            }
+            Ok(Call::Description) => {
+                self.count_request(Family::Server);
+                response.whole(http::DESCRIPTION.as_bytes(), session.output.buffer());
+            }
+            Err(refusal) => {
+                self.count_request(Family::Other);
+                match refusal.status {
+                    Status::BadRequest => self.counters.parse_errors += 1,
+                    Status::UriTooLong | Status::TooLarge => self.counters.limit_errors += 1,
+                    _ => {}
+                }
+                answer(session, &refusal);
+            }
+        }
+        if close {
+            session.state = State::Draining;
+        }
+        true
+    }
+
+    fn on_http_key(&mut self, id: ConnId, session: &mut Session, call: &KeyCall<'_>, (at, owner): (At, usize)) {
+        self.count_request(match call.op {
+            Op::Store(_) => Family::Write,
+            Op::Remove { .. } => Family::Delete,
+            _ => Family::Read,
+        });
+        let op = call.op.with_bytes(&call.value);
+        if owner == self.core {
+            self.note_key(at, &call.key, &op);
+            let mut out = Encoder::new(session.output.buffer(), &call.form, &call.key, self.now);
+            self.shard.execute(at, &call.key, op, self.now, &mut out);
+        } else {
+            let sequence = session.output.expect(Join::Single, 1);
+            let token = Token { conn: id, sequence, part: 0 };
+            self.forward(token, Form::Http(call.form), (at, owner), &call.key, op);
+        }
+        self.steer(session, owner);
+    }
+
+    /// Several operations, answered together. What follows waits for that, because their reply may be long.
+    fn on_http_batch(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        shape: Shape,
+        close: bool,
+        items: &[(&[u8], Op<'_>)],
+    ) {
+        let (name, family) = match shape {
+            Shape::OutcomePart => ("results", Family::Write),
+            _ => ("values", Family::Read),
+        };
+        self.count_request(family);
+        self.executed += items.len() as u64;
+        let list = List { name, close, bytes_max: self.http_limits.reply_bytes_max };
+        if items.is_empty() {
+            return list.write(Some(&[]), session.output.buffer());
+        }
+        let mut places = std::mem::take(&mut self.places_scratch);
+        places.extend(items.iter().map(|(key, _)| self.locate(key)));
+        self.prefetch_places(&places);
+        let sequence = session.output.expect(Join::Http(list), items.len() as u32);
+        let form = http::Form::of(shape, close, &self.http_limits);
+        for (part, (&place, &(key, op))) in places.iter().zip(items).enumerate() {
+            let token = Token { conn: id, sequence, part: part as u32 };
+            self.on_http_part(session, token, form, place, key, op);
+        }
+        self.steer(session, places[0].1);
+        places.clear();
+        self.places_scratch = places;
+        session.barrier = !session.output.is_settled();
+    }
+
+    fn on_http_part(
+        &mut self,
+        session: &mut Session,
+        token: Token,
+        form: http::Form,
+        (at, owner): (At, usize),
+        key: &[u8],
+        op: Op<'_>,
+    ) {
+        if owner != self.core {
+            return self.forward(token, Form::Http(form), (at, owner), key, op);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        self.note_key(at, key, &op);
+        self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, &form, key, self.now));
+        session.output.fill(token.sequence, token.part, &scratch);
+        self.keep_scratch(scratch);
+    }
+
+    /// Which core owns which slots, and where it listens.
+    fn http_cluster(&self, session: &Session) -> Value {
+        let range = |&(first, last): &(u16, u16)| json!({ "first": first, "last": last });
+        let core = |(i, core): (usize, &super::topology::CoreInfo)| {
+            let slots: Vec<Value> = core.slots.iter().map(range).collect();
+            json!({ "core": i, "id": core.id, "port": core.port, "slots": slots })
+        };
+        let host = self.topology.announce.as_ref().unwrap_or(&session.local_host);
+        let cores: Vec<Value> = self.topology.cores().iter().enumerate().map(core).collect();
+        json!({ "slotCount": SLOT_COUNT, "host": host, "cores": cores })
+    }
+}
+
+fn answer(session: &mut Session, refusal: &Refusal) {
+    refusal.write(session.output.buffer());
+    if refusal.close {
+        session.state = State::Draining;
+    }
+}
+
+fn store(entry: &Entry) -> Op<'_> {
+    let (value, expiry) = (&entry.value[..], entry.expiry);
+    Op::Store(Store { value, flags: 0, expiry, mode: StoreMode::Set, compare: None, create: false })
+}
+
+/// The body of `GET /v1/stats`.
+pub(super) fn write_stats(cores: &[CoreSnapshot], response: Response, out: &mut Vec<u8>) {
+    let each: Vec<Value> = cores
+        .iter()
+        .map(|core| {
+            let mut fields = counters(std::slice::from_ref(core));
+            fields["core"] = json!(core.core);
+            fields["cpu"] = json!(core.cpu);
+            fields
+        })
+        .collect();
+    let body = json!({ "total": counters(cores), "cores": each }).to_string();
+    response.whole(body.as_bytes(), out);
+}
+
+fn counters(cores: &[CoreSnapshot]) -> Value {
+    let sum = |of: fn(&CoreSnapshot) -> u64| cores.iter().map(of).sum::<u64>();
+    json!({
+        "keys": sum(|c| c.keys),
+        "keysWithTtl": sum(|c| c.keys_with_expiry),
+        "hits": sum(|c| c.hits),
+        "misses": sum(|c| c.misses),
+        "evicted": sum(|c| c.evicted),
+        "expired": sum(|c| c.expired),
+        "connections": sum(|c| c.connections_current),
+        "memory": {
+            "budgetBytes": sum(|c| c.memory.budget),
+            "liveBytes": sum(|c| c.memory.live),
+            "deadBytes": sum(|c| c.memory.dead),
+            "freeBytes": sum(|c| c.memory.free),
+            "indexBytes": sum(|c| c.memory.index),
+            "residentBytes": sum(|c| c.memory.resident),
+        },
+    })
 }

@@ -46,7 +46,7 @@ use memory::Pace;
 use retired::Retired;
 use session::{Protocol, Scope, Session, State};
 use settings::Budget;
-use stats::{CoreSnapshot, MemoryStats};
+use stats::{CoreSnapshot, Family, MemoryStats};
 use topology::Topology;
 
 use crate::base::{KeyHasher, UnixMillis};
@@ -159,6 +159,7 @@ pub struct Node {
     topology: Topology,
     limits: Limits,
     resp_limits: resp::Limits,
+    http_limits: protocol::http::Limits,
     server: ServerInfo,
     hasher: KeyHasher,
     shard: Shard,
@@ -181,6 +182,7 @@ pub struct Node {
     /// Requests executed.
     executed: u64,
     batch: Batch,
+    memcache_batch: memcache::Batch,
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
     spare: Vec<Vec<u8>>,
@@ -204,6 +206,7 @@ impl Node {
         Self {
             core,
             limits,
+            http_limits: http::limits(&limits),
             resp_limits: resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max },
             hasher,
             shard,
@@ -219,6 +222,7 @@ impl Node {
             serving: vec![false; cores],
             executed: 0,
             batch: Batch::default(),
+            memcache_batch: memcache::Batch::default(),
             scratch: Vec::new(),
             places_scratch: Vec::new(),
             spare: Vec::new(),
@@ -624,6 +628,13 @@ impl Node {
         self.outbox[from].replies.push((request.token, body));
     }
 
+    /// Counts a request that is executed for a client of this core.
+    #[inline]
+    fn count_request(&mut self, family: Family) {
+        self.executed += 1;
+        self.counters.ops[family as usize] += 1;
+    }
+
     /// Notes what an operation on a key of this core moves. Called before it is executed.
     #[inline]
     fn note_key(&mut self, at: At, key: &[u8], op: &Op<'_>) {
@@ -790,6 +801,7 @@ fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
     session.state == State::Open
         && (session.move_to.is_none() || session.inflow.is_some())
         && session.gathering.is_none()
+        && (!session.barrier || session.output.is_settled())
         && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
         && session.output.pending_count() < session.output.window(output_soft_bytes_max)
 }

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use super::hotkeys::By;
 use super::stats::CoreSnapshot;
 use crate::command::Pin;
+use crate::protocol::http;
 use crate::protocol::resp::{Encoder, Marks, Version};
 
 /// Requests of one connection that may wait for other cores before anything is known about their replies.
@@ -32,6 +33,10 @@ pub enum Join {
     Sum,
     /// `OK` if all parts are.
     Status,
+    /// A list of the parts, in order, as the body of a response.
+    Http(http::List),
+    /// This text if all parts are statuses.
+    Text(&'static str),
 }
 
 /// A reply that is not whole.
@@ -41,6 +46,8 @@ struct Pending {
     /// Parts still to come.
     missing: u32,
     parts: Vec<Vec<u8>>,
+    /// Bytes of the parts so far, also if they were dropped for being too many.
+    bytes: usize,
     counters: Option<Box<CountersReady>>,
     /// Replies to later requests, which must wait behind this one.
     tail: Vec<u8>,
@@ -88,6 +95,10 @@ pub enum Report {
     HotKeys(usize, By),
     /// `BIGKEYS`: how many.
     BigKeys(usize),
+    /// `GET /v1/stats`
+    Http(http::Response),
+    /// The `stats` of memcached.
+    Memcache,
 }
 
 impl Output {
@@ -246,7 +257,8 @@ impl Output {
             self.held_bytes += last.tail.len();
         }
         let list = vec![Vec::new(); parts as usize];
-        self.pending.push_back(Pending { join, missing: parts, parts: list, counters: None, tail: Vec::new() });
+        let pending = Pending { join, missing: parts, parts: list, bytes: 0, counters: None, tail: Vec::new() };
+        self.pending.push_back(pending);
         self.marks.buffer = self.first.wrapping_add(self.pending.len() as u32);
         self.marks.buffer.wrapping_sub(1)
     }
@@ -262,8 +274,14 @@ impl Output {
     /// Puts an encoded part in its place.
     pub fn fill(&mut self, sequence: u32, part: u32, bytes: &[u8]) {
         let Some(pending) = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize) else { return };
-        pending.parts[part as usize].extend_from_slice(bytes);
-        self.held_bytes += bytes.len();
+        pending.bytes += bytes.len();
+        if pending.is_too_long() {
+            self.held_bytes -= pending.parts.iter().map(Vec::len).sum::<usize>();
+            pending.parts.iter_mut().for_each(|part| *part = Vec::new());
+        } else {
+            pending.parts[part as usize].extend_from_slice(bytes);
+            self.held_bytes += bytes.len();
+        }
         self.reply_bytes = bytes.len().max(self.reply_bytes - self.reply_bytes / 16);
         pending.missing -= 1;
         self.settle();
@@ -299,7 +317,7 @@ impl Output {
             if !self.pending.is_empty() {
                 self.held_bytes -= done.tail.len();
             }
-            done.join.write(&done.parts, &mut self.ready);
+            done.write(&mut self.ready);
             if !self.marks.is_empty() {
                 // What was ready and what was this tail are one buffer now, with the new number.
                 self.marks.carry(self.first, self.first, self.ready.len());
@@ -310,18 +328,33 @@ impl Output {
     }
 }
 
+impl Pending {
+    /// Whether the parts are more than their reply may have.
+    #[inline]
+    fn is_too_long(&self) -> bool {
+        matches!(self.join, Join::Http(list) if self.bytes > list.bytes_max as usize)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self.join {
+            Join::Http(list) => list.write((!self.is_too_long()).then_some(&self.parts), out),
+            join => join.write(&self.parts, out),
+        }
+    }
+}
+
 impl Join {
     fn write(self, parts: &[Vec<u8>], out: &mut Vec<u8>) {
-        if self != Join::List
-            && self != Join::Single
+        if matches!(self, Join::Sum | Join::Status)
             && let Some(error) = parts.iter().find(|p| p.first() == Some(&b'-'))
         {
             out.extend_from_slice(error);
             return;
         }
         match self {
-            Join::Single => out.extend_from_slice(&parts[0]),
+            Join::Single | Join::Http(_) => out.extend_from_slice(&parts[0]),
             Join::Status => out.extend_from_slice(b"+OK\r\n"),
+            Join::Text(text) => out.extend_from_slice(text.as_bytes()),
             Join::List => {
                 out.extend_from_slice(format!("*{}\r\n", parts.len()).as_bytes());
                 parts.iter().for_each(|p| out.extend_from_slice(p));

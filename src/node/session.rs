@@ -10,6 +10,7 @@ use crate::base::UnixMillis;
 use crate::command::Span;
 use crate::engine::OWN_MAPPING_BYTES;
 use crate::protocol::resp::{Parser, Skipper, Version};
+use crate::protocol::{http, memcache};
 
 /// What a connection's requests cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +120,14 @@ pub struct Session {
     pub input_ended: bool,
     /// The unfinished request at the start of `input`.
     pub(super) parser: Parser,
+    /// The same for a memcached client, and where in a `get` of several keys it is.
+    pub(super) memcache: memcache::Parser,
     /// Its arguments so far.
     pub(super) spans: Vec<Span>,
+    /// The unfinished request at the start of `input`, if it is one of HTTP.
+    pub(super) http: http::Parser,
+    /// Whether all requests so far are answered before the next is executed.
+    pub(super) barrier: bool,
     /// Bytes of `input` without which parsing again is in vain.
     pub(super) need: usize,
     /// Passing over the rest of a request with an argument too long.
@@ -155,6 +162,9 @@ impl Session {
             in_flight_bytes: 0,
             input_ended: false,
             parser: Parser::default(),
+            http: http::Parser::default(),
+            barrier: false,
+            memcache: memcache::Parser::default(),
             spans: Vec::new(),
             need: 0,
             skipper: None,

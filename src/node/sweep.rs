@@ -7,11 +7,11 @@ use super::Node;
 use super::batch::reply;
 use super::hotkeys;
 use super::mailbox::{ConnId, Form, Request, Scan, Token, Work};
-use super::memory;
 use super::output::{Join, Report};
 use super::session::{Scope, Session};
 use super::settings::Change;
 use super::stats::CoreSnapshot;
+use super::{http, memory};
 use crate::base::{SLOT_COUNT, Slot, glob};
 use crate::command::args::parse_integer;
 use crate::command::table::{Spec, Sweep};
@@ -35,27 +35,28 @@ impl Node {
         spec: &'static Spec,
         sweep: Sweep,
     ) {
+        let form = Form::Resp { version: session.version, command: spec.name };
         let done = match sweep {
             Sweep::DbSize => {
-                self.on_all(id, session, spec, Join::Sum, Work::DbSize);
+                self.on_all(id, session, spec.name, Join::Sum, Work::DbSize);
                 Ok(())
             }
-            Sweep::Flush => flush_mode(args).map(|()| self.on_all(id, session, spec, Join::Status, Work::Flush)),
+            Sweep::Flush => flush_mode(args).map(|()| self.on_all(id, session, spec.name, Join::Status, Work::Flush)),
             Sweep::Scan => self.on_scan(id, session, args, spec),
             Sweep::CountKeysInSlot => self.on_count(id, session, args, spec),
             Sweep::Info => {
                 let sections = args.from(1).map(|s| String::from_utf8_lossy(s).to_ascii_lowercase()).collect();
-                self.on_report(id, session, spec, Report::Info(sections));
+                self.on_report(id, session, form, Report::Info(sections));
                 Ok(())
             }
             Sweep::MemoryStats => {
-                self.on_report(id, session, spec, Report::Memory);
+                self.on_report(id, session, form, Report::Memory);
                 Ok(())
             }
             Sweep::HotKeys => hotkeys::hot_options(args)
-                .map(|(count, by)| self.on_report(id, session, spec, Report::HotKeys(count, by))),
+                .map(|(count, by)| self.on_report(id, session, form, Report::HotKeys(count, by))),
             Sweep::BigKeys => {
-                hotkeys::big_options(args).map(|count| self.on_report(id, session, spec, Report::BigKeys(count)))
+                hotkeys::big_options(args).map(|count| self.on_report(id, session, form, Report::BigKeys(count)))
             }
             Sweep::ConfigSet => match self.change_asked(session, args) {
                 Ok(change) => {
@@ -88,16 +89,16 @@ impl Node {
         let change = Arc::new(change);
         for core in 0..cores {
             let token = Token { conn: id, sequence, part: core as u32 };
-            self.on_core(session, token, spec, core, Work::Change(change.clone()), b"");
+            self.on_core(session, token, spec.name, core, Work::Change(change.clone()), b"");
         }
     }
 
-    fn on_all(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, join: Join, work: Work) {
+    pub(super) fn on_all(&mut self, id: ConnId, session: &mut Session, command: &'static str, join: Join, work: Work) {
         let cores = self.covered(session);
         let sequence = session.output.expect(join, cores.len() as u32);
         for (part, core) in cores.enumerate() {
             let token = Token { conn: id, sequence, part: part as u32 };
-            self.on_core(session, token, spec, core, work.clone(), b"");
+            self.on_core(session, token, command, core, work.clone(), b"");
         }
     }
 
@@ -106,7 +107,7 @@ impl Node {
         &mut self,
         session: &mut Session,
         token: Token,
-        spec: &'static Spec,
+        command: &'static str,
         core: usize,
         mut work: Work,
         bytes: &[u8],
@@ -115,14 +116,12 @@ impl Node {
             if let Work::Scan(scan) = &mut work {
                 scan.pattern = self.outbox[core].put(bytes);
             }
-            return self.send_request(
-                core,
-                Request { token, form: Form::Resp { version: session.version, command: spec.name }, work },
-            );
+            return self
+                .send_request(core, Request { token, form: Form::Resp { version: session.version, command }, work });
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        self.execute_work(&work, bytes, &mut Encoder::new(&mut scratch, session.version, spec.name));
+        self.execute_work(&work, bytes, &mut Encoder::new(&mut scratch, session.version, command));
         session.output.fill(token.sequence, token.part, &scratch);
         self.keep_scratch(scratch);
     }
@@ -139,7 +138,7 @@ impl Node {
         let slot = u16::try_from(number).ok().and_then(Slot::new).ok_or(INVALID)?;
         let sequence = session.output.expect(Join::Single, 1);
         let token = Token { conn: id, sequence, part: 0 };
-        self.on_core(session, token, spec, self.topology.owner(slot), Work::CountKeysInSlot(slot), b"");
+        self.on_core(session, token, spec.name, self.topology.owner(slot), Work::CountKeysInSlot(slot), b"");
         Ok(())
     }
 
@@ -162,7 +161,7 @@ impl Node {
         let span = Span::new(0, pattern.len());
         let scan = Scan { from, last, then, count: count as usize, pattern: span, any_type };
         let sequence = session.output.expect(Join::Single, 1);
-        self.on_core(session, Token { conn: id, sequence, part: 0 }, spec, core, Work::Scan(scan), pattern);
+        self.on_core(session, Token { conn: id, sequence, part: 0 }, spec.name, core, Work::Scan(scan), pattern);
         Ok(())
     }
 
@@ -197,20 +196,14 @@ impl Node {
         spans.iter().for_each(|s| out.bulk(s.of(&keys)));
     }
 
-    fn on_report(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, report: Report) {
+    /// A reply that is made of the counters of every core.
+    pub(super) fn on_report(&mut self, id: ConnId, session: &mut Session, form: Form, report: Report) {
         let cores = self.topology.cores().len();
         let sequence = session.output.expect_counters(cores as u32, session.version, report);
         let here = self.core;
         for core in (0..cores).filter(|&core| core != here) {
             let token = Token { conn: id, sequence, part: core as u32 };
-            self.send_request(
-                core,
-                Request {
-                    token,
-                    form: Form::Resp { version: session.version, command: spec.name },
-                    work: Work::Snapshot,
-                },
-            );
+            self.send_request(core, Request { token, form, work: Work::Snapshot });
         }
         self.accept_counters(session, sequence, self.snapshot());
     }
@@ -225,6 +218,8 @@ impl Node {
                 Report::Memory => memory::write(&ready.snapshots, &mut out),
                 Report::HotKeys(count, by) => hotkeys::write_hot(&ready.snapshots, count, by, &mut out),
                 Report::BigKeys(count) => hotkeys::write_big(&ready.snapshots, count, &mut out),
+                Report::Http(response) => http::write_stats(&ready.snapshots, response, &mut encoded),
+                Report::Memcache => encoded = self.memcache_stats(&ready.snapshots),
             }
             session.output.finish_counters(sequence, encoded);
         }

@@ -7,7 +7,9 @@
 //! order that a test or a seed decides, and [`replies`] cuts what a client got
 //! into replies to compare with those of one core that was given everything at once.
 
+mod http;
 mod limits;
+mod memcache;
 mod moves;
 mod pipelines;
 mod requests;
@@ -105,8 +107,16 @@ impl Host {
     }
 
     fn connect(&mut self, core: usize, scope: Scope) -> Client {
-        let id = self.nodes[core].open(scope, Protocol::Resp, "127.0.0.1".into());
+        self.connect_as(Protocol::Resp, core, scope)
+    }
+
+    fn connect_as(&mut self, protocol: Protocol, core: usize, scope: Scope) -> Client {
+        let id = self.nodes[core].open(scope, protocol, "127.0.0.1".into());
         Client { core, id, sending: None, got: Vec::new(), moves: 0 }
+    }
+
+    fn connect_http(&mut self, core: usize) -> Client {
+        self.connect_as(Protocol::Http, core, Scope::Host)
     }
 
     fn feed(&mut self, client: &Client, bytes: &[u8]) {

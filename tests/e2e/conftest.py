@@ -51,6 +51,8 @@ class Server:
                 "--port", str(self.port),
                 "--set", f"listen.core_port_base={self.core_port_base}",
                 "--set", f"listen.admin_port={self.admin_port}",
+                "--set", "listen.memcached_port=0",
+                "--set", "listen.http_port=0",
                 "--set", "cores.idle=park",
                 "--cpus", cpus,
                 "--memory", memory,

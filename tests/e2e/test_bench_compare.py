@@ -19,6 +19,7 @@ SHORT = [*SHAPE, "--duration", "200ms", "--warmup", "0s"]
 def peers(folder):
     core, admin = free_ports(2), free_ports(1)
     ports = f"--port {{port}} --set listen.core_port_base={core} --set listen.admin_port={admin}"
+    ports += " --set listen.memcached_port=0 --set listen.http_port=0"
     ringfence = f"{os.path.abspath(PROGRAM)} {ports}"
     return {
         "redis": f"redis-server --port {{port}} --save '' --dir {folder}",

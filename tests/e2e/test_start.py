@@ -35,6 +35,8 @@ def arguments(**changes):
         "listen.port": free_ports(1),
         "listen.core_port_base": free_ports(2),
         "listen.admin_port": free_ports(1),
+        "listen.memcached_port": 0,
+        "listen.http_port": 0,
         "cores.cpus": "0,1",
         "cores.idle": "park",
         "memory": "64MB",

@@ -223,6 +223,8 @@ impl Server {
                 ["--port", &port.to_string()],
                 ["--set", &format!("listen.core_port_base={core_port_base}")],
                 ["--set", &format!("listen.admin_port={admin_port}")],
+                ["--set", "listen.memcached_port=0"],
+                ["--set", "listen.http_port=0"],
                 ["--set", "cores.idle=park"],
                 ["--cpus", &format!("{},{}", cpus[0], cpus[1])],
                 ["--memory", "64MB"],

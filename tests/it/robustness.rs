@@ -300,6 +300,8 @@ fn start_with(extra: &[&str]) -> Vec<String> {
         ["--port", &port.to_string()],
         ["--set", &format!("listen.core_port_base={core}")],
         ["--set", &format!("listen.admin_port={admin}")],
+        ["--set", "listen.memcached_port=0"],
+        ["--set", "listen.http_port=0"],
         ["--memory", "64MB"],
     ];
     arguments(&defaults, extra)

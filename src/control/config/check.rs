@@ -83,8 +83,10 @@ impl Config {
 
     fn check_listen(&self) -> Result<(), ConfigError> {
         let listen = &self.listen;
-        if listen.port == 0 && listen.core_port_base == 0 {
-            let reason = "this and `listen.core_port_base` are both 0, so no client could connect: set one".to_string();
+        if [listen.port, listen.core_port_base, listen.memcached_port, listen.http_port] == [0; 4] {
+            let reason =
+                "this and the ports of cores, memcached and HTTP are all 0, so no client could connect: set one"
+                    .to_string();
             return Err(self.refuse("listen.port", reason));
         }
         if listen.backlog == 0 {

@@ -165,9 +165,9 @@ section! {
         /// goes straight to the core that owns its key.
         core_port_base: u16 = 16_400,
         /// HTTP for values, such as `GET /v1/cache/{key}`.
-        http_port: u16 = 0,
+        http_port: u16 = 8080,
         /// The text and meta protocols of memcached.
-        memcached_port: u16 = 0,
+        memcached_port: u16 = 11_211,
         /// HTTP for operators: /metrics, /healthz and /readyz.
         admin_port: u16 = 9600,
         /// Connections that the kernel holds for each listener until they are accepted. The kernel

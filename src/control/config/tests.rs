@@ -83,7 +83,10 @@ fn wrong_values_are_refused_with_place_name_and_remedy() {
     assert_eq!(refusal("[[core]]\nmemory = \"1GB\""), "t.toml:1: `core`: missing field `cpu`");
     assert!(refusal("[log]\nlevel = \"inof\"").starts_with("t.toml:2: `log.level`: `inof` is not a level:"));
     assert!(refusal("[listen]\nannounce = \"a b\"").contains("`a b` is not a host name"));
-    assert!(refusal("[listen]\nport = 0\ncore_port_base = 0").contains("no client could connect"));
+    assert!(
+        refusal("[listen]\nport = 0\ncore_port_base = 0\nmemcached_port = 0\nhttp_port = 0")
+            .contains("no client could connect")
+    );
     assert!(refusal("[cores]\nspin = \"2s\"").ends_with("2s is more than 1s"));
     assert!(refusal("memory = \n").starts_with("t.toml:1: not TOML:"));
     assert!(refusal("memory = \"1GB\"\nmemory = \"2GB\"").starts_with("t.toml:2: not TOML: duplicate key"));

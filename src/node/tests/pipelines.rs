@@ -16,8 +16,12 @@ pub(super) struct Disturbance {
 
 /// Runs `stream` on one core, all at once.
 pub(super) fn plainly(stream: &[u8], limits: Limits) -> (Vec<u8>, State) {
+    plainly_as(Protocol::Resp, stream, limits)
+}
+
+pub(super) fn plainly_as(protocol: Protocol, stream: &[u8], limits: Limits) -> (Vec<u8>, State) {
     let mut host = Host::new(1, limits);
-    let mut client = host.connect(0, Scope::Host);
+    let mut client = host.connect_as(protocol, 0, Scope::Host);
     host.feed(&client, stream);
     host.settle(&mut client);
     let state = host.wishes(&client).0;
@@ -26,9 +30,19 @@ pub(super) fn plainly(stream: &[u8], limits: Limits) -> (Vec<u8>, State) {
 
 /// Runs `stream` on several cores, in pieces, everything in an order of chance.
 pub(super) fn disturbed(cores: usize, stream: &[u8], limits: Limits, how: Disturbance) -> (Vec<u8>, State) {
+    disturbed_as(Protocol::Resp, cores, stream, limits, how)
+}
+
+pub(super) fn disturbed_as(
+    protocol: Protocol,
+    cores: usize,
+    stream: &[u8],
+    limits: Limits,
+    how: Disturbance,
+) -> (Vec<u8>, State) {
     let mut rng = Rng::new(how.seed);
     let mut host = Host::new(cores, limits);
-    let mut client = host.connect(0, Scope::Host);
+    let mut client = host.connect_as(protocol, 0, Scope::Host);
     let mut rest = stream;
     while !rest.is_empty() {
         let (from, to) = (rng.below(cores as u64) as usize, rng.below(cores as u64) as usize);

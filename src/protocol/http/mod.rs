@@ -1,40 +1,34 @@
-//! HTTP.
+//! HTTP/1.1 for values. Requests come out of bytes in two steps, so that what is unreadable is told apart from what
+//! only cannot be done:
+//!
+//! ```text
+//! bytes ─ Parser ─> Request ─ Call::of ─> Call ─> operations ─ Encoder ─> response
+//!           └─ Refused: mostly closes  └─ Refusal: the connection goes on
+//! ```
 
-use crate::base::UnixMillis;
-use crate::command::{Outcome, ReplySink, Value};
+mod call;
+mod encoder;
+mod head;
+mod json;
+mod request;
+mod response;
+mod status;
 
-/// How the reply to one request is to be written.
-#[derive(Clone, Copy, Debug)]
-pub struct Form {}
+#[cfg(test)]
+mod tests;
 
-/// Writes the reply to one request.
-pub struct Encoder<'a> {
-    out: &'a mut Vec<u8>,
-    form: &'a Form,
-    key: &'a [u8],
-    now: UnixMillis,
-}
+pub use call::{Call, KeyCall};
+pub use encoder::{Check, Encoder, Form, List, Shape};
+pub use head::{HEAD_BYTES_MAX, Head, Tags};
+pub use json::{BATCH_KEYS_MAX, Entry, TTL_SECONDS_MAX};
+pub use request::{CONTINUE, Limits, Parser, Progress, Request};
+pub use response::Response;
+pub use status::{Refusal, Status};
 
-impl<'a> Encoder<'a> {
-    /// Appends the reply to a request for `key` to `out`.
-    pub fn new(out: &'a mut Vec<u8>, form: &'a Form, key: &'a [u8], now: UnixMillis) -> Self {
-        Self { out, form, key, now }
-    }
-}
+/// What this port serves, in OpenAPI 3.1.
+pub const DESCRIPTION: &str = include_str!("openapi.json");
 
-impl ReplySink for Encoder<'_> {
-    fn value(&mut self, _: &Value<'_>) {}
-    fn null(&mut self) {}
-    fn outcome(&mut self, _: Outcome) {}
-    fn error(&mut self, _: impl AsRef<[u8]>) {}
-    fn status(&mut self, _: &str) {}
-    fn integer(&mut self, _: i64) {}
-    fn bulk(&mut self, _: &[u8]) {}
-    fn array(&mut self, _: usize) {}
-    fn map(&mut self, _: usize) {}
-}
-
-/// Refuses what a client sends, before its connection is closed.
+/// Refuses more than may be held of what a client sends, before its connection is closed.
 pub fn refuse(text: &str, out: &mut Vec<u8>) {
-    let _ = (text, out);
+    Refusal::new(Status::TooLarge, text.to_owned()).closing().write(out);
 }

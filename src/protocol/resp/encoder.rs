@@ -102,7 +102,7 @@ impl<'a> Encoder<'a> {
 
 /// Writes `n` in decimal at the start of `out` and answers its length.
 #[inline]
-fn write_decimal(out: &mut [u8], mut n: u64) -> usize {
+pub(in crate::protocol) fn write_decimal(out: &mut [u8], mut n: u64) -> usize {
     if n < 10 {
         out[0] = b'0' + n as u8;
         return 1;

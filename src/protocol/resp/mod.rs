@@ -5,6 +5,7 @@ mod inline;
 mod marks;
 mod parser;
 
+pub(in crate::protocol) use encoder::write_decimal;
 pub use encoder::{Encoder, Version};
 pub use inline::split_inline;
 pub use marks::{Mark, Marks};
