@@ -1,47 +1,28 @@
-//! Base64 with padding, for keys of any bytes.
+//! Base64 with padding, for keys of any bytes, appended to buffers that are there: no key costs an allocation.
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-/// For each byte its six bits, or `NONE`.
-const BITS: [u8; 256] = {
-    let mut bits = [NONE; 256];
-    let mut i = 0;
-    while i < ALPHABET.len() {
-        bits[ALPHABET[i] as usize] = i as u8;
-        i += 1;
-    }
-    bits
-};
-const NONE: u8 = u8::MAX;
+/// As memcached reads it: bits behind the last byte are not looked at.
+const ENGINE: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Appends `bytes` in base64.
 pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
-    for three in bytes.chunks(3) {
-        let word = three.iter().fold(0u32, |word, &b| word << 8 | u32::from(b)) << (8 * (3 - three.len()));
-        for i in 0..4 {
-            let six = (word >> (18 - 6 * i)) as usize & 63;
-            out.push(if i <= three.len() { ALPHABET[six] } else { b'=' });
-        }
-    }
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    let written = ENGINE.encode_slice(bytes, &mut out[start..]);
+    debug_assert!(written == Ok(out.len() - start), "{written:?}: the room is what the text takes");
 }
 
 /// Appends what `text` encodes. Answers whether it is base64; if not, nothing is appended.
 pub(super) fn decode(text: &[u8], out: &mut Vec<u8>) -> bool {
-    let before = out.len();
-    let padding = text.iter().rev().take_while(|&&b| b == b'=').count();
-    let is_base64 = text.len().is_multiple_of(4)
-        && padding <= 2
-        && text[..text.len() - padding].iter().all(|&b| BITS[usize::from(b)] != NONE);
-    if !is_base64 {
-        return false;
-    }
-    for four in text.chunks(4) {
-        let word = four.iter().fold(0u32, |word, &b| word << 6 | u32::from(BITS[usize::from(b)] & 63));
-        // A pad is no digit: its bits are cut off below.
-        out.extend_from_slice(&word.to_be_bytes()[1..]);
-    }
-    out.truncate(before + text.len() / 4 * 3 - padding);
-    true
+    let start = out.len();
+    out.resize(start + text.len().div_ceil(4) * 3, 0);
+    let decoded = ENGINE.decode_slice(text, &mut out[start..]);
+    out.truncate(start + decoded.as_ref().copied().unwrap_or(0));
+    decoded.is_ok()
 }
 
 #[cfg(test)]
