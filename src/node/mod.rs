@@ -24,6 +24,7 @@ mod memcache;
 mod memory;
 mod output;
 mod retired;
+mod serve;
 pub mod session;
 pub mod settings;
 pub mod stats;
@@ -41,19 +42,18 @@ use std::sync::atomic::AtomicU64;
 
 use batch::Batch;
 use hotkeys::HotKeys;
-use mailbox::{Body, ConnId, Form, Parcel, Request, Token, Work};
+use mailbox::{ConnId, Parcel, Request};
 use memory::Pace;
 use retired::Retired;
 use session::{Protocol, Scope, Session, State};
 use settings::Budget;
-use stats::{CoreSnapshot, Family, MemoryStats};
+use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
 
 use crate::base::{KeyHasher, UnixMillis};
-use crate::command::{Op, ReplySink};
 use crate::engine::{At, Policy, Shard};
 use crate::protocol;
-use crate::protocol::resp::{self, Encoder, Version};
+use crate::protocol::resp;
 
 /// What clients may demand, in bytes and counts.
 #[derive(Clone, Copy, Debug)]
@@ -114,14 +114,10 @@ pub struct NodeConfig {
 /// What [`Limits::stream_bytes_min`] is in a server. The copy of a shorter value costs less than what a
 /// stream of its own does, and values of this length have extents whatever the budget.
 pub const STREAM_BYTES_MIN: usize = 1 << 20;
-/// Bytes of replies in one parcel above which the rest of the requests waits for the next.
-const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one parcel above which no session adds another request.
 const REQUESTS_BYTES_MAX: usize = 64 << 20;
 /// Values of the largest size that connections may always hold together.
 const VALUES_HELD_MIN: u64 = 4;
-/// Requests of another core that are executed in one slice.
-const SERVE_MAX: usize = 256;
 /// Bytes of input of a session that waits for its next slice, above which it wants no more.
 const BEHIND_BYTES_MAX: usize = 64 << 10;
 /// Spare output buffers kept, and the largest that is worth keeping.
@@ -564,157 +560,6 @@ impl Node {
     fn send_request(&mut self, core: usize, request: Request) {
         debug_assert_ne!(core, self.core);
         self.outbox[core].requests.push(request);
-    }
-
-    /// Executes what another core asks, and puts its answers in their places.
-    pub fn deliver(&mut self, from: usize, parcel: Parcel) {
-        let mut waiting = Deferred { requests: parcel.requests.into_iter(), bytes: parcel.bytes };
-        if self.deferred[from].is_empty() {
-            self.serve_some(from, &mut waiting);
-        }
-        for (token, body) in parcel.replies {
-            self.accept_reply(token, body, &waiting.bytes);
-        }
-        if waiting.requests.len() > 0 {
-            self.deferred[from].push_back(waiting);
-            self.queue_requests(from);
-        }
-    }
-
-    /// A slice of the requests of another core that wait.
-    fn serve_deferred(&mut self, core: usize) {
-        let Some(mut waiting) = self.deferred[core].pop_front() else { return };
-        let is_full = self.serve_some(core, &mut waiting);
-        if waiting.requests.len() > 0 {
-            self.deferred[core].push_front(waiting);
-        }
-        // Full, they wait until the parcel is taken.
-        if !is_full {
-            self.queue_requests(core);
-        }
-    }
-
-    /// Executes requests of another core, a slice at most, until the parcel of replies is full: whether it is.
-    fn serve_some(&mut self, from: usize, waiting: &mut Deferred) -> bool {
-        let ahead = waiting.requests.as_slice();
-        let ahead = &ahead[..ahead.len().min(SERVE_MAX)];
-        let places = || ahead.iter().filter_map(|r| if let Work::Key { at, .. } = r.work { Some(at) } else { None });
-        places().for_each(|at| self.shard.prefetch_slot(at.slot));
-        places().for_each(|at| self.shard.prefetch_record(at));
-        let end = self.work_done() + SERVE_MAX as u64;
-        while self.outbox[from].bytes.len() < REPLIES_BYTES_MAX {
-            if self.work_done() >= end {
-                return false;
-            }
-            let Some(request) = waiting.requests.next() else { return false };
-            self.executed += 1;
-            self.serve(from, &request, &waiting.bytes);
-        }
-        true
-    }
-
-    /// Executes one request of another core into that core's parcel.
-    fn serve(&mut self, from: usize, request: &Request, bytes: &[u8]) {
-        let body = if let Work::Snapshot = request.work {
-            Body::Snapshot(Box::new(self.snapshot()))
-        } else {
-            let mut reply = std::mem::take(&mut self.outbox[from].bytes);
-            let start = reply.len();
-            self.execute_for(&request.form, &request.work, bytes, &mut reply);
-            let span = crate::command::Span::new(start, reply.len());
-            self.outbox[from].bytes = reply;
-            Body::Encoded(span)
-        };
-        self.outbox[from].replies.push((request.token, body));
-    }
-
-    /// Counts a request that is executed for a client of this core.
-    #[inline]
-    fn count_request(&mut self, family: Family) {
-        self.executed += 1;
-        self.counters.ops[family as usize] += 1;
-    }
-
-    /// Notes what an operation on a key of this core moves. Called before it is executed.
-    #[inline]
-    fn note_key(&mut self, at: At, key: &[u8], op: &Op<'_>) {
-        let written = op.bytes().len();
-        if self.hot.is_sampled() {
-            let read = if written > 0 { 0 } else { self.shard.value_len(at, key).unwrap_or(0) };
-            self.hot.sample(at.hash, key, written + read, self.now);
-        }
-        self.hot.written(at.hash, key, written);
-    }
-
-    /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
-    fn execute_for(&mut self, form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
-        match (form, work) {
-            (Form::Memcache(form), Work::Key { at, key, op, bytes: stored }) => {
-                let key = key.of(bytes);
-                let op = op.with_bytes(stored.of(bytes));
-                self.note_key(*at, key, &op);
-                self.shard.execute(
-                    *at,
-                    key,
-                    op,
-                    self.now,
-                    &mut protocol::memcache::Encoder::new(out, form, key, self.now),
-                );
-            }
-            (Form::Http(form), Work::Key { at, key, op, bytes: stored }) => {
-                let key = key.of(bytes);
-                let op = op.with_bytes(stored.of(bytes));
-                self.note_key(*at, key, &op);
-                self.shard.execute(*at, key, op, self.now, &mut protocol::http::Encoder::new(out, form, key, self.now));
-            }
-            (Form::Resp { version, command }, _) => {
-                self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
-            }
-            // What sweeps over cores answers status and numbers, which are joined into what the client gets.
-            (Form::Memcache(_) | Form::Http(_), _) => {
-                self.execute_work(work, bytes, &mut Encoder::new(out, Version::default(), ""));
-            }
-        }
-    }
-
-    /// Executes work on this core's own keys.
-    fn execute_work(&mut self, work: &Work, bytes: &[u8], out: &mut Encoder<'_>) {
-        match work {
-            Work::Key { at, key, op, bytes: stored } => {
-                let (key, op) = (key.of(bytes), op.with_bytes(stored.of(bytes)));
-                self.note_key(*at, key, &op);
-                self.shard.execute(*at, key, op, self.now, out);
-            }
-            Work::DbSize => out.integer(self.shard.key_count() as i64),
-            Work::Flush => {
-                self.shard.flush();
-                out.status("OK");
-            }
-            Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
-            Work::CountKeysInSlot(slot) => out.integer(self.shard.slot_key_count(*slot) as i64),
-            Work::Change(change) => self.apply(change, out),
-            Work::Snapshot => unreachable!("counters travel unencoded"),
-        }
-    }
-
-    fn accept_reply(&mut self, token: Token, body: Body, bytes: &[u8]) {
-        let Some(mut session) = self.take(token.conn) else { return };
-        self.lend_buffer(&mut session);
-        if session.gathering.is_some() && token.sequence == session.output.next_sequence() {
-            if let Body::Encoded(span) = body {
-                self.gathered(token.conn, &mut session, token.part, span.of(bytes));
-            }
-            return self.put_back(token.conn, session);
-        }
-        match body {
-            Body::Encoded(span) => session.output.fill(token.sequence, token.part, span.of(bytes)),
-            Body::Snapshot(snapshot) => self.accept_counters(&mut session, token.sequence, *snapshot),
-        }
-        // All replies of a parcel are put in their places before what waited for them goes on.
-        if !session.input.is_empty() || session.input_ended {
-            self.queue(token.conn, &mut session);
-        }
-        self.put_back(token.conn, session);
     }
 
     /// A slice of background work. Answers whether more waits.

@@ -157,7 +157,7 @@ fn full_parcels_of_replies_turn_nothing_around() {
         while host.nodes[0].go_on() {}
         host.post(0);
         assert!(host.arrive(0, 1));
-        assert!(host.nodes[1].outbox[0].bytes.len() < REPLIES_BYTES_MAX + (2 << 20));
+        assert!(host.nodes[1].outbox[0].bytes.len() < crate::node::serve::REPLIES_BYTES_MAX + (2 << 20));
     }
     host.settle(&mut client);
     let answers = replies(&client.got);

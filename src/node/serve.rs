@@ -1,0 +1,168 @@
+//! The requests of other cores, executed on this core's keys a slice at a time, and the replies that come back for
+//! this core's own sessions.
+
+use super::mailbox::{Body, Form, Parcel, Request, Token, Work};
+use super::stats::Family;
+use super::{Deferred, Node};
+use crate::command::{Op, ReplySink};
+use crate::engine::At;
+use crate::protocol;
+use crate::protocol::resp::{Encoder, Version};
+
+/// Bytes of replies in one parcel above which the rest of the requests waits for the next.
+pub(super) const REPLIES_BYTES_MAX: usize = 16 << 20;
+/// Requests of another core that are executed in one slice.
+const SERVE_MAX: usize = 256;
+
+impl Node {
+    /// Executes what another core asks, and puts its answers in their places.
+    pub fn deliver(&mut self, from: usize, parcel: Parcel) {
+        let mut waiting = Deferred { requests: parcel.requests.into_iter(), bytes: parcel.bytes };
+        if self.deferred[from].is_empty() {
+            self.serve_some(from, &mut waiting);
+        }
+        for (token, body) in parcel.replies {
+            self.accept_reply(token, body, &waiting.bytes);
+        }
+        if waiting.requests.len() > 0 {
+            self.deferred[from].push_back(waiting);
+            self.queue_requests(from);
+        }
+    }
+
+    /// A slice of the requests of another core that wait.
+    pub(super) fn serve_deferred(&mut self, core: usize) {
+        let Some(mut waiting) = self.deferred[core].pop_front() else { return };
+        let is_full = self.serve_some(core, &mut waiting);
+        if waiting.requests.len() > 0 {
+            self.deferred[core].push_front(waiting);
+        }
+        // Full, they wait until the parcel is taken.
+        if !is_full {
+            self.queue_requests(core);
+        }
+    }
+
+    /// Executes requests of another core, a slice at most, until the parcel of replies is full: whether it is.
+    pub(super) fn serve_some(&mut self, from: usize, waiting: &mut Deferred) -> bool {
+        let ahead = waiting.requests.as_slice();
+        let ahead = &ahead[..ahead.len().min(SERVE_MAX)];
+        let places = || ahead.iter().filter_map(|r| if let Work::Key { at, .. } = r.work { Some(at) } else { None });
+        places().for_each(|at| self.shard.prefetch_slot(at.slot));
+        places().for_each(|at| self.shard.prefetch_record(at));
+        let end = self.work_done() + SERVE_MAX as u64;
+        while self.outbox[from].bytes.len() < REPLIES_BYTES_MAX {
+            if self.work_done() >= end {
+                return false;
+            }
+            let Some(request) = waiting.requests.next() else { return false };
+            self.executed += 1;
+            self.serve(from, &request, &waiting.bytes);
+        }
+        true
+    }
+
+    /// Executes one request of another core into that core's parcel.
+    pub(super) fn serve(&mut self, from: usize, request: &Request, bytes: &[u8]) {
+        let body = if let Work::Snapshot = request.work {
+            Body::Snapshot(Box::new(self.snapshot()))
+        } else {
+            let mut reply = std::mem::take(&mut self.outbox[from].bytes);
+            let start = reply.len();
+            self.execute_for(&request.form, &request.work, bytes, &mut reply);
+            let span = crate::command::Span::new(start, reply.len());
+            self.outbox[from].bytes = reply;
+            Body::Encoded(span)
+        };
+        self.outbox[from].replies.push((request.token, body));
+    }
+
+    /// Counts a request that is executed for a client of this core.
+    #[inline]
+    pub(super) fn count_request(&mut self, family: Family) {
+        self.executed += 1;
+        self.counters.ops[family as usize] += 1;
+    }
+
+    /// Notes what an operation on a key of this core moves. Called before it is executed.
+    #[inline]
+    pub(super) fn note_key(&mut self, at: At, key: &[u8], op: &Op<'_>) {
+        let written = op.bytes().len();
+        if self.hot.is_sampled() {
+            let read = if written > 0 { 0 } else { self.shard.value_len(at, key).unwrap_or(0) };
+            self.hot.sample(at.hash, key, written + read, self.now);
+        }
+        self.hot.written(at.hash, key, written);
+    }
+
+    /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
+    pub(super) fn execute_for(&mut self, form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
+        match (form, work) {
+            (Form::Memcache(form), Work::Key { at, key, op, bytes: stored }) => {
+                let key = key.of(bytes);
+                let op = op.with_bytes(stored.of(bytes));
+                self.note_key(*at, key, &op);
+                self.shard.execute(
+                    *at,
+                    key,
+                    op,
+                    self.now,
+                    &mut protocol::memcache::Encoder::new(out, form, key, self.now),
+                );
+            }
+            (Form::Http(form), Work::Key { at, key, op, bytes: stored }) => {
+                let key = key.of(bytes);
+                let op = op.with_bytes(stored.of(bytes));
+                self.note_key(*at, key, &op);
+                self.shard.execute(*at, key, op, self.now, &mut protocol::http::Encoder::new(out, form, key, self.now));
+            }
+            (Form::Resp { version, command }, _) => {
+                self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
+            }
+            // What sweeps over cores answers status and numbers, which are joined into what the client gets.
+            (Form::Memcache(_) | Form::Http(_), _) => {
+                self.execute_work(work, bytes, &mut Encoder::new(out, Version::default(), ""));
+            }
+        }
+    }
+
+    /// Executes work on this core's own keys.
+    pub(super) fn execute_work(&mut self, work: &Work, bytes: &[u8], out: &mut Encoder<'_>) {
+        match work {
+            Work::Key { at, key, op, bytes: stored } => {
+                let (key, op) = (key.of(bytes), op.with_bytes(stored.of(bytes)));
+                self.note_key(*at, key, &op);
+                self.shard.execute(*at, key, op, self.now, out);
+            }
+            Work::DbSize => out.integer(self.shard.key_count() as i64),
+            Work::Flush => {
+                self.shard.flush();
+                out.status("OK");
+            }
+            Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
+            Work::CountKeysInSlot(slot) => out.integer(self.shard.slot_key_count(*slot) as i64),
+            Work::Change(change) => self.apply(change, out),
+            Work::Snapshot => unreachable!("counters travel unencoded"),
+        }
+    }
+
+    pub(super) fn accept_reply(&mut self, token: Token, body: Body, bytes: &[u8]) {
+        let Some(mut session) = self.take(token.conn) else { return };
+        self.lend_buffer(&mut session);
+        if session.gathering.is_some() && token.sequence == session.output.next_sequence() {
+            if let Body::Encoded(span) = body {
+                self.gathered(token.conn, &mut session, token.part, span.of(bytes));
+            }
+            return self.put_back(token.conn, session);
+        }
+        match body {
+            Body::Encoded(span) => session.output.fill(token.sequence, token.part, span.of(bytes)),
+            Body::Snapshot(snapshot) => self.accept_counters(&mut session, token.sequence, *snapshot),
+        }
+        // All replies of a parcel are put in their places before what waited for them goes on.
+        if !session.input.is_empty() || session.input_ended {
+            self.queue(token.conn, &mut session);
+        }
+        self.put_back(token.conn, session);
+    }
+}
