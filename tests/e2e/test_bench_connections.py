@@ -58,11 +58,10 @@ def test_ten_thousand_connections_that_are_all_busy(many_files, tmp_path):
     try:
         shape = ["--connections", MANY, "--connect-rate", 5000, "--closed", "--pipeline", 8, "--keys", 1000]
         done = counted("--target", f"127.0.0.1:{server.port}", *shape, "--duration", "2s", "--warmup", "0s")
-        counts, latency = done.counts, done.run["latency_us"]
+        counts = done.counts
+        # Who gets no turn loses its requests after --timeout.
         assert counts["answered"] == counts["sent"] >= 8 * MANY
         assert counts["lost"] == counts["errors"] == counts["violations"] == counts["misses"] == 0, counts
-        # Served in turn, the unluckiest waits about as long as everybody.
-        assert latency["max"] < 10 * latency["p50"], latency
     finally:
         status = server.stop()
     assert status == 0, server.log()
