@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::batch::SLICE_INPUT_MAX;
+use super::hotkeys::{BigKey, HotKey};
 use super::mailbox::{ConnId, Form, Token};
 use super::output::{Join, Report};
 use super::session::{Session, State};
@@ -105,11 +106,8 @@ impl Node {
                 let items: Vec<_> = entries.iter().map(|entry| (&entry.key[..], store(entry))).collect();
                 self.on_http_batch(id, session, Shape::OutcomePart, close, &items);
             }
-            Ok(Call::Stats) => {
-                self.count_request(Family::Server);
-                let form = Form::Http(http::Form::of(Shape::Json, close, &self.http_limits));
-                self.on_report(id, session, form, Report::Http(response));
-            }
+            Ok(Call::Stats) => self.on_http_report(id, session, close, Report::Http(response)),
+            Ok(Call::HotKeys) => self.on_http_report(id, session, close, Report::HttpHotKeys(response)),
             Ok(Call::Cluster) => {
                 self.count_request(Family::Cluster);
                 let text = self.http_cluster(session).to_string();
@@ -133,6 +131,12 @@ impl Node {
             session.state = State::Draining;
         }
         true
+    }
+
+    fn on_http_report(&mut self, id: ConnId, session: &mut Session, close: bool, report: Report) {
+        self.count_request(Family::Server);
+        let form = Form::Http(http::Form::of(Shape::Json, close, &self.http_limits));
+        self.on_report(id, session, form, report);
     }
 
     fn on_http_key(&mut self, id: ConnId, session: &mut Session, call: &KeyCall<'_>, (at, owner): (At, usize)) {
@@ -246,6 +250,34 @@ pub(super) fn write_stats(cores: &[CoreSnapshot], response: Response, out: &mut 
         .collect();
     let body = json!({ "total": counters(cores), "cores": each }).to_string();
     response.whole(body.as_bytes(), out);
+}
+
+/// The body of `GET /v1/hotkeys`: all that the cores know of, hottest and largest first.
+pub(super) fn write_hot_keys(cores: &[CoreSnapshot], response: Response, out: &mut Vec<u8>) {
+    let hot = |of: fn(&CoreSnapshot) -> &[HotKey]| {
+        let mut all: Vec<_> = cores.iter().flat_map(|core| of(core).iter().map(|hot| (core.core, hot))).collect();
+        all.sort_by_key(|(_, hot)| std::cmp::Reverse(hot.amount));
+        let describe = |(core, hot): (usize, &HotKey)| {
+            let mut fields = http::key_fields(&hot.key);
+            fields["core"] = json!(core);
+            fields["amount"] = json!(hot.amount);
+            fields["share"] = json!(hot.share_ppm as f64 / 1e6);
+            fields["error"] = json!(hot.error_ppm as f64 / 1e6);
+            fields
+        };
+        all.into_iter().map(describe).collect::<Vec<_>>()
+    };
+    let mut big: Vec<_> = cores.iter().flat_map(|core| core.hot.big.iter().map(|big| (core.core, big))).collect();
+    big.sort_by_key(|(_, big)| std::cmp::Reverse(big.bytes));
+    let describe = |(core, big): (usize, &BigKey)| {
+        let mut fields = http::key_fields(&big.key);
+        fields["core"] = json!(core);
+        fields["bytes"] = json!(big.bytes);
+        fields
+    };
+    let big: Vec<_> = big.into_iter().map(describe).collect();
+    let body = json!({ "byOps": hot(|c| &c.hot.by_ops), "byBytes": hot(|c| &c.hot.by_bytes), "largest": big });
+    response.whole(body.to_string().as_bytes(), out);
 }
 
 fn counters(cores: &[CoreSnapshot]) -> Value {

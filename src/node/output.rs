@@ -97,6 +97,8 @@ pub enum Report {
     BigKeys(usize),
     /// `GET /v1/stats`
     Http(http::Response),
+    /// `GET /v1/hotkeys`
+    HttpHotKeys(http::Response),
     /// The `stats` of memcached.
     Memcache,
 }

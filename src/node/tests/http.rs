@@ -182,6 +182,13 @@ fn counters_and_cores_are_described() {
     assert_eq!((&stats["total"]["keys"], &stats["cores"][1]["core"]), (&10.into(), &1.into()));
     let cluster = body(host.ask(&mut client, http("GET /v1/cluster", "", "")));
     assert_eq!(cluster["cores"][1]["slots"][0]["first"], RANGE_SLOTS);
+    let hot = body(host.ask(&mut client, http("GET /v1/hotkeys", "", "")));
+    assert_eq!((&hot["byOps"], &hot["largest"][9]["bytes"]), (&serde_json::json!([]), &1.into()), "{hot}");
+    for _ in 0..1000 {
+        host.ask(&mut client, get("%ff"));
+    }
+    let hot = body(host.ask(&mut client, http("GET /v1/hotkeys", "", "")));
+    assert_eq!((&hot["byOps"][0]["key"], &hot["byOps"][0]["keyEncoding"]), (&"/w==".into(), &"base64".into()), "{hot}");
     let head = host.ask(&mut client, http("HEAD /v1/stats", "", ""));
     assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
 }

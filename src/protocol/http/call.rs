@@ -24,6 +24,8 @@ pub enum Call<'a> {
     BatchSet(Vec<Entry>),
     /// The counters.
     Stats,
+    /// The keys that cores work for most, and the largest.
+    HotKeys,
     /// The cores and their slots.
     Cluster,
     /// The description of all this.
@@ -67,6 +69,7 @@ impl<'a> Call<'a> {
                 json::read_entries(json_body(&request)?).and_then(|entries| Self::batch_set(entries, limits))
             }
             b"/v1/stats" => document(head, Call::Stats),
+            b"/v1/hotkeys" => document(head, Call::HotKeys),
             b"/v1/cluster" => document(head, Call::Cluster),
             b"/openapi.json" => document(head, Call::Description),
             path_bytes if path_bytes.starts_with(VALUES) => {

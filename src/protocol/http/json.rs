@@ -6,7 +6,7 @@ use std::io::Write;
 use base64::Engine;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::status::{Refusal, Status};
 use crate::command::Expiry;
@@ -177,6 +177,14 @@ pub(super) fn write_bytes(name: &str, encoding: &str, bytes: &[u8], out: &mut Ve
         Err(_) => {
             let _ = write!(out, "\"{}\",\"{encoding}\":\"base64\"", Base64Display::new(bytes, &STANDARD));
         }
+    }
+}
+
+/// A key as fields of an object: `key`, and `keyEncoding` if it is not text.
+pub fn key_fields(key: &[u8]) -> Value {
+    match std::str::from_utf8(key) {
+        Ok(text) => json!({ "key": text }),
+        Err(_) => json!({ "key": STANDARD.encode(key), "keyEncoding": "base64" }),
     }
 }
 

@@ -20,7 +20,7 @@ mod tests;
 pub use call::{Call, KeyCall};
 pub use encoder::{Check, Encoder, Form, List, Shape};
 pub use head::{HEAD_BYTES_MAX, Head, Tags};
-pub use json::{BATCH_KEYS_MAX, Entry, TTL_SECONDS_MAX};
+pub use json::{BATCH_KEYS_MAX, Entry, TTL_SECONDS_MAX, key_fields};
 pub use request::{CONTINUE, Limits, Parser, Progress, Request};
 pub use response::Response;
 pub use status::{Refusal, Status};
