@@ -198,6 +198,11 @@ impl Index {
         *version
     }
 
+    /// Lets the versions of all slots, which have none yet, begin behind `version`.
+    pub fn begin_versions(&mut self, version: u64) {
+        self.slots.iter_mut().for_each(|slot| slot.version = slot.version.max(version));
+    }
+
     /// Empties all tables and keeps the versions; the memory waits for [`Index::drop_flushed`].
     pub fn flush(&mut self) {
         let held = self.flushed_bytes();

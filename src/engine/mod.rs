@@ -3,7 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `shard` | [`Shard`]: the parts together, an operation in, an answer out |
-//! | `read`, `write`, `deadline` | the operations |
+//! | `read`, `write`, `deadline` | the operations of Redis clients |
+//! | `versioned` | those that compare versions and keep client flags |
 //! | `store` | how a record gets its place and loses it |
 //! | `pins` | large values kept as they are while they are sent |
 //! | `draft` | large values that are still being received |

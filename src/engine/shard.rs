@@ -22,6 +22,8 @@ use crate::command::{Expiry, Op, OpError, ReplySink};
 
 /// Bytes that the allocator is taken to keep of tables that were larger once: one part in so many of the budget at most.
 const KEPT_FRACTION: u64 = 16;
+/// Versions that a slot may give away in a millisecond, as a power of two.
+const VERSIONS_PER_MS_SHIFT: u32 = 11;
 /// Segments that a budget must hold.
 const SEGMENTS_MIN: u64 = 64;
 /// Records of one slot that a sample takes, and slots looked at for each record wanted.
@@ -101,6 +103,13 @@ impl Shard {
     /// Takes the kernel some 0.1 s for a GiB; where a hypervisor has to find the memory first, 3 s.
     pub fn prefault(&mut self) {
         self.arena.touch(self.segments_allowed());
+    }
+
+    /// Lets versions begin behind those that an earlier process may have told its clients: `started_at` is when this one
+    /// began. They stay ahead as long as a slot takes fewer than 2,048 writes a millisecond over all its time, and below
+    /// 2^53, which JSON numbers hold exactly, until the year 2109.
+    pub fn begin_versions(&mut self, started_at: UnixMillis) {
+        self.index.begin_versions(started_at.0 << VERSIONS_PER_MS_SHIFT);
     }
 
     /// Executes one operation on `key`, which lives `at`, and writes its answer to `out`.

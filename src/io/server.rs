@@ -453,6 +453,7 @@ type Made = (Parts, RawFd, Receiver<Vec<RawFd>>, File, IdlePolicy);
 fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
     let ring = Ring::receiving(setup.plan.memory_bytes / RECEIVE_FRACTION).map_err(StartError::Ring)?;
     let mut shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
+    shard.begin_versions(setup.node.server.started_at);
     if setup.prefault {
         shard.prefault();
     }

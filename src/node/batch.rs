@@ -23,7 +23,7 @@ const PARTIAL_SPANS_MIN: usize = 32;
 const SLICE_WORK_MAX: u64 = 256;
 /// and bytes of input, and bytes of replies that are written beyond what was there. The last request may exceed both.
 pub(super) const SLICE_INPUT_MAX: usize = 256 << 10;
-const SLICE_OUTPUT_MAX: usize = 256 << 10;
+pub(super) const SLICE_OUTPUT_MAX: usize = 256 << 10;
 /// Bytes of input that are parsed at a time, beyond what was read of an unfinished request already. No line is longer.
 const PARSE_BYTES_MAX: usize = 64 << 10;
 
@@ -80,7 +80,10 @@ impl Node {
         if session.gathering.is_some() && !session.queued {
             self.gather_on(id, session);
         }
-        if session.queued || session.gathering.is_some() {
+        if session.http_batch.is_some() && !session.queued {
+            self.http_batch_on(id, session);
+        }
+        if session.queued || session.gathering.is_some() || session.http_batch.is_some() {
             // It goes on by itself. Its input may be more than the limit, for it is not the client that is late.
         } else if !self.may_run(session) {
             self.note_stalled(id, session);
@@ -92,7 +95,7 @@ impl Node {
             }
             session.input = input;
         }
-        let is_late = session.queued || session.gathering.is_some();
+        let is_late = session.queued || session.gathering.is_some() || session.http_batch.is_some();
         if session.state == State::Open && !is_late && session.input.bytes().len() > self.limits.request_bytes_max {
             self.counters.limit_errors += 1;
             let max = self.limits.request_bytes_max;
@@ -218,10 +221,7 @@ impl Node {
                 Stop::Malformed(error) => self.refuse_protocol(session, error),
             }
         }
-        self.note_stalled(id, session);
-        if let Some(buffer) = session.output.reclaim() {
-            self.spare.push(buffer);
-        }
+        self.end_slice(id, session);
         batch.spans.shrink_to(SPANS_KEPT_MAX);
         self.batch = batch;
         consumed
@@ -231,6 +231,15 @@ impl Node {
     #[inline]
     pub(super) fn slice(&self, session: &Session) -> Slice {
         Slice { work: self.work_done() + SLICE_WORK_MAX, output: session.output.total_bytes() + SLICE_OUTPUT_MAX }
+    }
+
+    /// Remembers a session that has to wait, and takes its buffer back if there is nothing in it.
+    #[inline]
+    pub(super) fn end_slice(&mut self, id: ConnId, session: &mut Session) {
+        self.note_stalled(id, session);
+        if let Some(buffer) = session.output.reclaim() {
+            self.spare.push(buffer);
+        }
     }
 
     /// Whether a slice has done what it may.

@@ -281,14 +281,29 @@ fn positive(text: &[u8]) -> Result<usize, SyntaxError> {
     usize::try_from(count).ok().filter(|&count| count > 0).ok_or(SyntaxError::Other("ERR COUNT must be positive"))
 }
 
+/// The hottest keys of all cores, each with its core, hottest first.
+pub(super) fn hottest(cores: &[CoreSnapshot], by: By) -> Vec<(usize, &HotKey)> {
+    fn of(keys: &Keys, by: By) -> &[HotKey] {
+        match by {
+            By::Ops => &keys.by_ops,
+            By::Bytes => &keys.by_bytes,
+        }
+    }
+    let mut all: Vec<_> = cores.iter().flat_map(|core| of(&core.hot, by).iter().map(|hot| (core.core, hot))).collect();
+    all.sort_by_key(|(_, hot)| std::cmp::Reverse(hot.amount));
+    all
+}
+
+/// The keys with the largest values of all cores, each with its core, largest first.
+pub(super) fn largest(cores: &[CoreSnapshot]) -> Vec<(usize, &BigKey)> {
+    let mut all: Vec<_> = cores.iter().flat_map(|core| core.hot.big.iter().map(|big| (core.core, big))).collect();
+    all.sort_by_key(|(_, big)| std::cmp::Reverse(big.bytes));
+    all
+}
+
 /// Writes the hottest keys of all cores: a map for each.
 pub(super) fn write_hot(cores: &[CoreSnapshot], count: usize, by: By, out: &mut impl ReplySink) {
-    let of = |core: &'_ CoreSnapshot| match by {
-        By::Ops => core.hot.by_ops.clone(),
-        By::Bytes => core.hot.by_bytes.clone(),
-    };
-    let mut all: Vec<_> = cores.iter().flat_map(|core| of(core).into_iter().map(|hot| (core.core, hot))).collect();
-    all.sort_by_key(|(_, hot)| std::cmp::Reverse(hot.amount));
+    let mut all = hottest(cores, by);
     all.truncate(count);
     out.array(all.len());
     for (core, hot) in all {
@@ -311,8 +326,7 @@ pub(super) fn write_hot(cores: &[CoreSnapshot], count: usize, by: By, out: &mut 
 
 /// Writes the keys with the largest values of all cores: a map for each.
 pub(super) fn write_big(cores: &[CoreSnapshot], count: usize, out: &mut impl ReplySink) {
-    let mut all: Vec<_> = cores.iter().flat_map(|core| core.hot.big.iter().map(|big| (core.core, big))).collect();
-    all.sort_by_key(|(_, big)| std::cmp::Reverse(big.bytes));
+    let mut all = largest(cores);
     all.truncate(count);
     out.array(all.len());
     for (core, big) in all {

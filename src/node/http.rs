@@ -1,20 +1,25 @@
 //! Requests of HTTP clients: the protocol room says what each asks for, and here it is done, on this core or at the
 //! owner of the key.
 
+mod batch;
+
 use serde_json::{Value, json};
 
+pub use self::batch::Batch;
+use self::batch::Items;
+
 use super::batch::SLICE_INPUT_MAX;
-use super::hotkeys::{BigKey, HotKey};
+use super::hotkeys::{self, BigKey, By, HotKey};
 use super::mailbox::{ConnId, Form, Token};
 use super::output::{Join, Report};
 use super::session::{Session, State};
 use super::stats::{CoreSnapshot, Family};
 use super::{Limits, Node};
 use crate::base::SLOT_COUNT;
-use crate::command::{Expiry, Op, Store, StoreMode};
+use crate::command::Op;
 use crate::engine::At;
 use crate::protocol::http::{
-    self, CONTINUE, Call, Encoder, Entry, KeyCall, List, Progress, Refusal, Request, Response, Shape, Status,
+    self, CONTINUE, Call, Encoder, KeyCall, Progress, Refusal, Request, Response, Shape, Status,
 };
 
 /// Bytes of JSON beside the values in it: room for many small entries.
@@ -22,11 +27,19 @@ const JSON_ROOM_BYTES: usize = 64 << 10;
 /// Bytes of `limits.request_bytes` that are left for the head and the frames of chunks.
 const FRAME_ROOM_BYTES: usize = 64 << 10;
 
-/// What HTTP clients may demand. A value takes a third more in base64 and at worst sixfold with all characters
-/// escaped; who sends such values has raw bodies. A response within its limit fits behind what may wait before it.
-pub(super) fn limits(limits: &Limits) -> http::Limits {
+/// A response may have one part in so many of a core's memory, or a few of the longest values if that is more: with
+/// longer ones a connection would be among those that are closed because they hold too much.
+const REPLY_PART: u64 = 8;
+const REPLY_VALUES: usize = 2;
+
+/// What HTTP clients may demand of a core with so much memory. A value takes a third more in base64 and at worst
+/// sixfold with all characters escaped; who sends such values has raw bodies. A response within its limit fits behind
+/// what may wait before it.
+pub(super) fn limits(limits: &Limits, budget_bytes: u64) -> http::Limits {
     let json = (2 * limits.value_bytes_max).saturating_add(JSON_ROOM_BYTES);
+    let memory = usize::try_from(budget_bytes / REPLY_PART).unwrap_or(usize::MAX);
     let room = limits.output_hard_bytes_max.saturating_sub(limits.output_soft_bytes_max);
+    let room = room.min(memory.max(REPLY_VALUES * limits.value_bytes_max));
     http::Limits {
         key_bytes_max: limits.key_bytes_max,
         value_bytes_max: limits.value_bytes_max,
@@ -42,7 +55,6 @@ impl Node {
         let slice = self.slice(session);
         let mut consumed = 0;
         session.need = 0;
-        session.barrier &= !session.output.is_settled();
         while self.may_run(session) {
             let rest = &input[consumed..];
             if consumed >= SLICE_INPUT_MAX || self.is_over(slice, session) {
@@ -78,10 +90,7 @@ impl Node {
                 }
             }
         }
-        self.note_stalled(id, session);
-        if let Some(buffer) = session.output.reclaim() {
-            self.spare.push(buffer);
-        }
+        self.end_slice(id, session);
         consumed
     }
 
@@ -98,13 +107,12 @@ impl Node {
                 self.on_http_key(id, session, &call, place);
             }
             Ok(Call::BatchGet(keys)) => {
-                let op = Op::Fetch { expiry: Expiry::Keep, bump: true };
-                let items: Vec<_> = keys.iter().map(|key| (&key[..], op)).collect();
-                self.on_http_batch(id, session, Shape::ValuePart, close, &items);
+                self.count_request(Family::Read);
+                self.on_http_batch(id, session, Items::Get(keys), close);
             }
             Ok(Call::BatchSet(entries)) => {
-                let items: Vec<_> = entries.iter().map(|entry| (&entry.key[..], store(entry))).collect();
-                self.on_http_batch(id, session, Shape::OutcomePart, close, &items);
+                self.count_request(Family::Write);
+                self.on_http_batch(id, session, Items::Set(entries), close);
             }
             Ok(Call::Stats) => self.on_http_report(id, session, close, Report::Http(response)),
             Ok(Call::HotKeys) => self.on_http_report(id, session, close, Report::HttpHotKeys(response)),
@@ -158,60 +166,6 @@ impl Node {
         self.steer(session, owner);
     }
 
-    /// Several operations, answered together. What follows waits for that, because their reply may be long.
-    fn on_http_batch(
-        &mut self,
-        id: ConnId,
-        session: &mut Session,
-        shape: Shape,
-        close: bool,
-        items: &[(&[u8], Op<'_>)],
-    ) {
-        let (name, family) = match shape {
-            Shape::OutcomePart => ("results", Family::Write),
-            _ => ("values", Family::Read),
-        };
-        self.count_request(family);
-        self.executed += items.len() as u64;
-        let list = List { name, close, bytes_max: self.http_limits.reply_bytes_max };
-        if items.is_empty() {
-            return list.write(Some(&[]), session.output.buffer());
-        }
-        let mut places = std::mem::take(&mut self.places_scratch);
-        places.extend(items.iter().map(|(key, _)| self.locate(key)));
-        self.prefetch_places(&places);
-        let sequence = session.output.expect(Join::Http(list), items.len() as u32);
-        let form = http::Form::of(shape, close, &self.http_limits);
-        for (part, (&place, &(key, op))) in places.iter().zip(items).enumerate() {
-            let token = Token { conn: id, sequence, part: part as u32 };
-            self.on_http_part(session, token, form, place, key, op);
-        }
-        self.steer(session, places[0].1);
-        places.clear();
-        self.places_scratch = places;
-        session.barrier = !session.output.is_settled();
-    }
-
-    fn on_http_part(
-        &mut self,
-        session: &mut Session,
-        token: Token,
-        form: http::Form,
-        (at, owner): (At, usize),
-        key: &[u8],
-        op: Op<'_>,
-    ) {
-        if owner != self.core {
-            return self.forward(token, Form::Http(form), (at, owner), key, op);
-        }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        self.note_key(at, key, &op);
-        self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, &form, key, self.now));
-        session.output.fill(token.sequence, token.part, &scratch);
-        self.keep_scratch(scratch);
-    }
-
     /// Which core owns which slots, and where it listens.
     fn http_cluster(&self, session: &Session) -> Value {
         let range = |&(first, last): &(u16, u16)| json!({ "first": first, "last": last });
@@ -232,11 +186,6 @@ fn answer(session: &mut Session, refusal: &Refusal) {
     }
 }
 
-fn store(entry: &Entry) -> Op<'_> {
-    let (value, expiry) = (&entry.value[..], entry.expiry);
-    Op::Store(Store { value, flags: 0, expiry, mode: StoreMode::Set, compare: None, create: false })
-}
-
 /// The body of `GET /v1/stats`.
 pub(super) fn write_stats(cores: &[CoreSnapshot], response: Response, out: &mut Vec<u8>) {
     let each: Vec<Value> = cores
@@ -254,9 +203,7 @@ pub(super) fn write_stats(cores: &[CoreSnapshot], response: Response, out: &mut 
 
 /// The body of `GET /v1/hotkeys`: all that the cores know of, hottest and largest first.
 pub(super) fn write_hot_keys(cores: &[CoreSnapshot], response: Response, out: &mut Vec<u8>) {
-    let hot = |of: fn(&CoreSnapshot) -> &[HotKey]| {
-        let mut all: Vec<_> = cores.iter().flat_map(|core| of(core).iter().map(|hot| (core.core, hot))).collect();
-        all.sort_by_key(|(_, hot)| std::cmp::Reverse(hot.amount));
+    let hot = |by: By| {
         let describe = |(core, hot): (usize, &HotKey)| {
             let mut fields = http::key_fields(&hot.key);
             fields["core"] = json!(core);
@@ -265,18 +212,16 @@ pub(super) fn write_hot_keys(cores: &[CoreSnapshot], response: Response, out: &m
             fields["error"] = json!(hot.error_ppm as f64 / 1e6);
             fields
         };
-        all.into_iter().map(describe).collect::<Vec<_>>()
+        hotkeys::hottest(cores, by).into_iter().map(describe).collect::<Vec<_>>()
     };
-    let mut big: Vec<_> = cores.iter().flat_map(|core| core.hot.big.iter().map(|big| (core.core, big))).collect();
-    big.sort_by_key(|(_, big)| std::cmp::Reverse(big.bytes));
     let describe = |(core, big): (usize, &BigKey)| {
         let mut fields = http::key_fields(&big.key);
         fields["core"] = json!(core);
         fields["bytes"] = json!(big.bytes);
         fields
     };
-    let big: Vec<_> = big.into_iter().map(describe).collect();
-    let body = json!({ "byOps": hot(|c| &c.hot.by_ops), "byBytes": hot(|c| &c.hot.by_bytes), "largest": big });
+    let big: Vec<_> = hotkeys::largest(cores).into_iter().map(describe).collect();
+    let body = json!({ "byOps": hot(By::Ops), "byBytes": hot(By::Bytes), "largest": big });
     response.whole(body.to_string().as_bytes(), out);
 }
 

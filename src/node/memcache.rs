@@ -88,10 +88,7 @@ impl Node {
                 Stop::Malformed(_) => {}
             }
         }
-        self.note_stalled(id, session);
-        if let Some(buffer) = session.output.reclaim() {
-            self.spare.push(buffer);
-        }
+        self.end_slice(id, session);
         batch.decoded.shrink_to(DECODED_KEPT_MAX);
         self.memcache_batch = batch;
         consumed

@@ -202,7 +202,7 @@ impl Node {
         Self {
             core,
             limits,
-            http_limits: http::limits(&limits),
+            http_limits: http::limits(&limits, shard.memory().budget_bytes),
             resp_limits: resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max },
             hasher,
             shard,
@@ -646,7 +646,7 @@ fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
     session.state == State::Open
         && (session.move_to.is_none() || session.inflow.is_some())
         && session.gathering.is_none()
-        && (!session.barrier || session.output.is_settled())
+        && session.http_batch.is_none()
         && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
         && session.output.pending_count() < session.output.window(output_soft_bytes_max)
 }

@@ -289,6 +289,20 @@ impl Output {
         self.settle();
     }
 
+    /// How many parts a reply still lacks, and whether those that are there are too long together. `None`: it is whole.
+    pub fn awaits(&self, sequence: u32) -> Option<(u32, bool)> {
+        let pending = self.pending.get(sequence.wrapping_sub(self.first) as usize)?;
+        (pending.missing > 0).then_some((pending.missing, pending.is_too_long()))
+    }
+
+    /// Does without so many parts of a reply that are not asked for.
+    pub fn skip(&mut self, sequence: u32, parts: u32) {
+        if let Some(pending) = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize) {
+            pending.missing = pending.missing.saturating_sub(parts);
+            self.settle();
+        }
+    }
+
     /// Adds one core's counters.
     pub fn fill_counters(&mut self, sequence: u32, snapshot: CoreSnapshot) -> Option<CountersReady> {
         let pending = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize)?;

@@ -1,6 +1,7 @@
 //! The requests of other cores, executed on this core's keys a slice at a time, and the replies that come back for
 //! this core's own sessions.
 
+use super::batch::SLICE_OUTPUT_MAX;
 use super::mailbox::{Body, Form, Parcel, Request, Token, Work};
 use super::stats::Family;
 use super::{Deferred, Node};
@@ -51,8 +52,9 @@ impl Node {
         places().for_each(|at| self.shard.prefetch_slot(at.slot));
         places().for_each(|at| self.shard.prefetch_record(at));
         let end = self.work_done() + SERVE_MAX as u64;
+        let end_bytes = self.outbox[from].bytes.len() + SLICE_OUTPUT_MAX;
         while self.outbox[from].bytes.len() < REPLIES_BYTES_MAX {
-            if self.work_done() >= end {
+            if self.work_done() >= end || self.outbox[from].bytes.len() >= end_bytes {
                 return false;
             }
             let Some(request) = waiting.requests.next() else { return false };
@@ -160,7 +162,7 @@ impl Node {
             Body::Snapshot(snapshot) => self.accept_counters(&mut session, token.sequence, *snapshot),
         }
         // All replies of a parcel are put in their places before what waited for them goes on.
-        if !session.input.is_empty() || session.input_ended {
+        if !session.input.is_empty() || session.input_ended || session.http_batch.is_some() {
             self.queue(token.conn, &mut session);
         }
         self.put_back(token.conn, session);

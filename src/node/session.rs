@@ -3,6 +3,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::gather::Gathering;
+use super::http::Batch;
 use super::inflow::Inflow;
 use super::output::Output;
 use super::steering::Steering;
@@ -126,8 +127,8 @@ pub struct Session {
     pub(super) spans: Vec<Span>,
     /// The unfinished request at the start of `input`, if it is one of HTTP.
     pub(super) http: http::Parser,
-    /// Whether all requests so far are answered before the next is executed.
-    pub(super) barrier: bool,
+    /// The request of several keys that is being executed, if it is one of HTTP.
+    pub(super) http_batch: Option<Box<Batch>>,
     /// Bytes of `input` without which parsing again is in vain.
     pub(super) need: usize,
     /// Passing over the rest of a request with an argument too long.
@@ -163,7 +164,7 @@ impl Session {
             input_ended: false,
             parser: Parser::default(),
             http: http::Parser::default(),
-            barrier: false,
+            http_batch: None,
             memcache: memcache::Parser::default(),
             spans: Vec::new(),
             need: 0,
@@ -181,14 +182,16 @@ impl Session {
         let spans = self.spans.capacity() * size_of::<Span>();
         let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.held_bytes());
         let large = self.output.marks().held_bytes() + self.inflow.as_ref().map_or(0, |inflow| inflow.held_bytes());
+        let batch = self.http_batch.as_ref().map_or(0, |batch| batch.held_bytes());
         let output = self.output.copied_bytes() + self.output.unused_bytes();
-        self.input.capacity() + output + self.name.capacity() + spans + gathering + large
+        self.input.capacity() + output + self.name.capacity() + spans + gathering + batch + large
     }
 
     /// Gives up the session and what it holds, but for what the shard must be given back.
     pub fn discard(&mut self) {
         self.state = State::Broken;
         self.output = Output::default();
+        self.http_batch = None;
     }
 
     /// Whether it can be handed to another core now: every request answered,

@@ -128,6 +128,7 @@ impl Node {
             if let Err(error) = self.shard.set_budget(budgets[self.core]) {
                 return out.error(format!("ERR CONFIG SET failed on core {}: {error}", self.core));
             }
+            self.http_limits = super::http::limits(&self.limits, budgets[self.core]);
             for (budget, &bytes) in self.server.budgets.iter_mut().zip(budgets) {
                 budget.bytes = bytes;
             }

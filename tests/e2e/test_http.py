@@ -406,6 +406,40 @@ def test_a_full_memory_says_so(tmp_path):
         assert server.stop() == 0
 
 
+def test_versions_go_on_after_a_restart(tmp_path):
+    """A client that kept a version from before is not told that nothing has changed."""
+    tags = []
+    for value in (b"old", b"new"):
+        server = HttpServer(tmp_path / "log")
+        try:
+            client = Client(server.values_port)
+            headers = client.ask("PUT", "/v1/cache/n", value, Content_Type=OCTETS)[1]
+            tags.append(headers["ETag"])
+            if value == b"new":
+                assert client.status("GET", "/v1/cache/n", If_None_Match=tags[0]) == 200
+                assert client.status("PUT", "/v1/cache/n", b"lost", Content_Type=OCTETS, If_Match=tags[0]) == 412
+        finally:
+            assert server.stop() == 0
+    assert int(tags[0].strip('"')) < int(tags[1].strip('"')) < 1 << 53
+
+
+def test_a_batch_of_too_many_long_values_is_refused_and_the_connection_goes_on(tmp_path):
+    """A thousand values of a megabyte, of either core: an answer, and no more memory than there is."""
+    server = HttpServer(tmp_path / "log", ("--set", "limits.value_bytes=1MB"), memory="64MiB")
+    try:
+        client = Client(server.values_port)
+        for n in range(6):
+            assert client.status("PUT", f"/v1/cache/long{n}", b"\x01" * 1_000_000, Content_Type=OCTETS) == 201
+            body = json.dumps({"keys": [f"long{n}"] * 1000}).encode()
+            assert client.status("POST", "/v1/cache:batchGet", body, Content_Type="application/json") == 413
+            assert client.status("GET", f"/v1/cache/long{n}", Accept=OCTETS) == 200
+        with open(f"/proc/{server.process.pid}/status") as status:
+            peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+        assert peak < 1.5 * (64 << 20), f"{peak >> 20} MiB at the peak"
+    finally:
+        assert server.stop() == 0
+
+
 def test_the_description_is_true(server, tmp_path):
     """Schemathesis makes requests from the description, also wrong ones, and holds the responses against it."""
     checks = ["not_a_server_error", "status_code_conformance", "content_type_conformance",

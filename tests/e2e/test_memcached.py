@@ -161,6 +161,19 @@ def test_large_values_come_back_and_too_large_ones_are_refused(client):
     assert client.get("after") == b"1"
 
 
+def test_too_large_a_value_removes_what_memcached_removes(ringfence, memcached_port):
+    """Both refuse two million bytes; what was there before stays or goes alike."""
+    lines = [b"%s k 0 0 2000000\r\n" % name for name in (b"set", b"add", b"replace", b"append", b"prepend")]
+    lines += [b"cas k 0 0 2000000 1\r\n", b"ms k 2000000\r\n", b"ms k 2000000 ME\r\n", b"ms k 2000000 C1\r\n"]
+    for line in lines:
+        replies = []
+        for port in (ringfence.memcached_port, memcached_port):
+            with closing(Connection(port)) as connection:
+                connection.ask(b"set k 0 0 3\r\nabc\r\n")
+                replies.append(connection.ask(line + b"x" * 2_000_000 + b"\r\nget k\r\n"))
+        assert replies[0] == replies[1] and b"too large" in replies[0], (line, replies)
+
+
 def test_a_client_library_asks_the_server_about_itself(client, ringfence):
     client.set("key", b"value")
     client.get("key")

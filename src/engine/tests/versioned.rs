@@ -284,3 +284,19 @@ fn flags_and_versions_survive_being_written_again_by_the_hand() {
         s.check();
     }
 }
+
+/// Of an earlier process a client may remember any version: none is given again.
+#[test]
+fn versions_begin_where_those_of_an_earlier_process_cannot_be() {
+    let mut shard = shard(1 << 20, Policy::Clock);
+    shard.begin_versions(UnixMillis(NOW));
+    let version = |shard: &mut Shard| {
+        set(shard, b"k", b"v", Expiry::Never, NOW);
+        peek(shard, b"k").version
+    };
+    let first = version(&mut shard);
+    assert!(first > (NOW - 1) << 11 && first < 1 << 53, "{first}");
+    assert_eq!(version(&mut shard), first + 1);
+    shard.flush();
+    assert_eq!(version(&mut shard), first + 2);
+}

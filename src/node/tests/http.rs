@@ -168,6 +168,38 @@ fn what_is_too_long_together_is_refused_and_the_connection_goes_on() {
     }
 }
 
+/// A small request may ask for a thousand long values: others are served in between, and no more is read than can be
+/// answered. What is written is written to the last entry.
+#[test]
+fn a_batch_goes_in_slices_and_reads_no_more_than_it_may_answer() {
+    for cores in 1..3 {
+        let mut host = Host::new(cores, LIMITS);
+        let mut client = host.connect_http(0);
+        let keys: Vec<String> = (0..8).map(|i| key_on(&host, i % cores, i)).collect();
+        for key in &keys {
+            host.ask(&mut client, put(key, &"v".repeat(4000)));
+        }
+        let hits = |host: &Host| host.nodes.iter().map(|node| node.snapshot().hits).sum::<u64>();
+        let asked: Vec<String> = keys.iter().cycle().take(1000).cloned().collect();
+        let last = [http("POST /v1/cache:batchGet", &format!("{JSON}Connection: close\r\n"), "{\"keys\":[\"x\"]}")];
+        host.feed(&client, &[&batch_get(&asked), &get(&keys[0]), &last[0]].map(|request| &request[..]).concat());
+        assert!((1..80).contains(&hits(&host)), "{} in the first slice", hits(&host));
+        host.settle(&mut client);
+        let room = host.nodes[0].http_limits.reply_bytes_max as u64 / 4000;
+        assert!(hits(&host) <= room + 40, "{} read, and {room} can be answered", hits(&host));
+        let answer = String::from_utf8(std::mem::take(&mut client.got)).unwrap();
+        let statuses: Vec<_> = answer.match_indices("HTTP/1.1 ").map(|(at, _)| &answer[at + 9..at + 12]).collect();
+        assert_eq!(statuses, ["413", "200", "200"], "on {cores} cores");
+        assert_eq!(host.wishes(&client).0, State::Draining, "it was asked to close");
+        let mut client = host.connect_http(0);
+        let entries: Vec<_> = (0..1000).map(|i| serde_json::json!({ "key": format!("e{i}"), "value": "v" })).collect();
+        let body = serde_json::json!({ "entries": entries }).to_string();
+        let answer = host.ask(&mut client, http("POST /v1/cache:batchSet", JSON, &body));
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.matches("\"created\":true").count() == 1000, "{answer}");
+        assert_eq!(host.nodes.iter().map(|node| node.snapshot().keys).sum::<u64>(), 1008);
+    }
+}
+
 #[test]
 fn counters_and_cores_are_described() {
     let mut host = Host::new(2, LIMITS);

@@ -115,6 +115,16 @@ impl<'a> Encoder<'a> {
         value.expires_at.map(|at| at.saturating_sub(self.now.0))
     }
 
+    /// Whether a value is longer than a response may be, however it is written. If so, that is the answer.
+    fn is_too_long(&mut self, value: &Value<'_>) -> bool {
+        let too_long = value.payload.len() > self.form.bytes_max as usize;
+        if too_long {
+            let message = "the value is too long to send: raise memory or limits.output_hard_bytes";
+            self.fail(Status::NotAcceptable, None, message);
+        }
+        too_long
+    }
+
     fn write_value(&mut self, value: &Value<'_>) {
         let bytes = match value.payload {
             Payload::Whole(bytes) => Cow::Borrowed(bytes),
@@ -131,13 +141,6 @@ impl<'a> Encoder<'a> {
     }
 
     fn raw(&mut self, value: &Value<'_>, response: Response) {
-        if value.payload.len() > self.form.bytes_max as usize {
-            return self.fail(
-                Status::NotAcceptable,
-                None,
-                "the value is too long to send: raise limits.output_hard_bytes",
-            );
-        }
         let response = Response { media: OCTETS, ttl: Some(self.ttl(value)), ..response };
         response.head(value.payload.len(), self.out);
         if response.has_body() {
@@ -185,6 +188,9 @@ impl ReplySink for Encoder<'_> {
             _ => {}
         }
         let response = Response { etag, ..self.response(Status::Ok) };
+        if self.is_too_long(value) {
+            return;
+        }
         match self.form.shape {
             Shape::Raw => self.raw(value, response),
             Shape::ValuePart => self.write_value(value),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::status::{Refusal, Status};
 use crate::command::Expiry;
 
-/// Keys of one request at most: it is executed in one go.
+/// Keys of one request at most: its body is parsed in one go.
 pub const BATCH_KEYS_MAX: usize = 1000;
 /// Values, lists and objects of one body at most, those of the largest batch included: each takes more memory than the
 /// byte or two that it may be written with.

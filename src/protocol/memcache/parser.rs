@@ -11,7 +11,7 @@
 
 use super::words::{Words, is_key, next_word};
 use super::{Form, Style, meta, text};
-use crate::command::{Expiry, Op, Span};
+use crate::command::{Expiry, Op, Span, Store, StoreMode};
 
 /// The longest key, whatever the limits say.
 pub(super) const KEY_BYTES_MAX: usize = 250;
@@ -19,6 +19,8 @@ pub(super) const KEY_BYTES_MAX: usize = 250;
 const LINE_BYTES_MAX: usize = 4 << 10;
 /// The longest line of a request that may have many keys.
 const KEYS_LINE_BYTES_MAX: usize = 1 << 20;
+/// A version that no value has.
+const NO_VERSION: u64 = u64::MAX;
 /// The first byte of a request of the binary protocol.
 const BINARY: u8 = 0x80;
 
@@ -216,7 +218,11 @@ impl Parser {
     pub(super) fn with_data(&mut self, line: &Line<'_, '_>, length: usize, mut request: KeyRequest) -> Progress {
         if length > line.limits.value_bytes_max {
             self.pass_data(length);
-            request.op = Op::Remove { compare: None };
+            let is_text = request.form.style == Style::Stored;
+            let is_set = matches!(request.op, Op::Store(Store { mode: StoreMode::Set, compare: None, .. }));
+            // As in memcached: of text requests only a `set` makes what is there stale.
+            let compare = (is_text && !is_set).then_some(NO_VERSION);
+            request.op = Op::Remove { compare };
             request.form.style = Style::TooLarge;
             return Progress::Done(Request::Key(request), line.after);
         }

@@ -247,15 +247,17 @@ fn data_of_a_refused_request_is_not_taken_for_requests() {
 
 #[test]
 fn too_large_a_value_is_passed_over_and_what_was_there_removed() {
-    let stream = format!("set k 0 0 101\r\n{}\r\nms k 101 q\r\n{0}\r\nmn\r\n", "x".repeat(101));
-    let seen = all(&stream);
-    assert_eq!((seen.len(), &seen[2]), (3, &Seen::Other(Request::Answer("MN\r\n"))));
-    for seen in &seen[..2] {
+    let lines =
+        ["set k 0 0 101", "ms k 101 q", "ms k 101 ME C9", "add k 0 0 101", "append k 0 0 101", "cas k 0 0 101 9"];
+    let stream: String = lines.iter().map(|line| format!("{line}\r\n{}\r\n", "x".repeat(101))).collect();
+    let seen = all(format!("{stream}mn\r\n"));
+    assert_eq!((seen.len(), &seen[6]), (7, &Seen::Other(Request::Answer("MN\r\n"))));
+    for (i, seen) in seen[..6].iter().enumerate() {
         let Seen::Key(key, _, request) = seen else { panic!("{seen:?}") };
-        assert_eq!(
-            (key.as_slice(), request.op, request.form.is_too_large()),
-            (&b"k"[..], Op::Remove { compare: None }, true)
-        );
+        // What only adds, joins or compares leaves it, unless it is a meta request.
+        let compare = (i >= 3).then_some(u64::MAX);
+        let removed = (key.as_slice(), request.op, request.form.is_too_large());
+        assert_eq!(removed, (&b"k"[..], Op::Remove { compare }, true), "{}", lines[i]);
         let mut out = Vec::new();
         Encoder::new(&mut out, &request.form, key, NOW).outcome(Outcome::NotFound);
         assert_eq!(out, b"SERVER_ERROR object too large for cache\r\n");
