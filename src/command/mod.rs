@@ -5,12 +5,14 @@
 //! into a [`ReplySink`]. Neither knows the other.
 
 pub mod args;
+pub mod lease;
 pub mod reference;
 pub mod reply;
 pub mod syntax;
 pub mod table;
 
 pub use args::{Args, Span};
+pub use lease::{Ask, Claim, Lease, Leased};
 pub use reply::{Payload, Pin, ReplySink, Value};
 pub use syntax::SyntaxError;
 
@@ -89,10 +91,33 @@ pub struct Store<'a> {
     pub expiry: Expiry,
     /// When to write, and how.
     pub mode: StoreMode,
-    /// Only if the value has this version.
+    /// Only if the value has this version, or the key's lease this token.
     pub compare: Option<u64>,
+    /// Milliseconds after which the value is stale; 0: it never is.
+    pub soft_ms: u64,
+    /// Whether a value newer than `compare` is replaced too: by one that is stale at once, keeps the deadline, and is
+    /// to be filled by whoever was to fill the one before.
+    pub invalidate: bool,
     /// Whether [`StoreMode::Append`] and [`StoreMode::Prepend`] make a key that does not exist.
     pub create: bool,
+}
+
+impl Store<'static> {
+    /// A write of no bytes that nothing else is said about.
+    pub const fn new(mode: StoreMode, expiry: Expiry) -> Self {
+        Self { value: b"", flags: 0, expiry, mode, compare: None, soft_ms: 0, invalidate: false, create: false }
+    }
+}
+
+/// What becomes of a key that is not to be read as it is any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remove {
+    /// Only if the value has this version, or the key's lease this token.
+    pub compare: Option<u64>,
+    /// Whether the value stays, stale from now on, and with this deadline.
+    pub stale: Option<Expiry>,
+    /// Whether the key stays, with no bytes and no client flags.
+    pub empty: bool,
 }
 
 /// A change of a decimal number of 64 bits without a sign, as memcached counts: beyond the largest it begins at 0
@@ -213,14 +238,13 @@ pub enum Op<'a> {
         expiry: Expiry,
         /// Whether reading makes the key more worth keeping.
         bump: bool,
+        /// Asks for a lease, and is answered by a [`Leased`].
+        ask: Option<Ask>,
     },
     /// Writes a value; answers an [`Outcome`].
     Store(Store<'a>),
-    /// Deletes the key; answers an [`Outcome`].
-    Remove {
-        /// Only if the value has this version.
-        compare: Option<u64>,
-    },
+    /// Deletes the key, or makes its value stale; answers an [`Outcome`].
+    Remove(Remove),
     /// Changes a number; answers an [`Outcome`].
     Count(Count),
 }
@@ -254,10 +278,19 @@ impl Op<'_> {
             Op::Ttl(unit) => Op::Ttl(unit),
             Op::Persist => Op::Persist,
             Op::Type => Op::Type,
-            Op::Fetch { expiry, bump } => Op::Fetch { expiry, bump },
+            Op::Fetch { expiry, bump, ask } => Op::Fetch { expiry, bump, ask },
             Op::Store(store) => Op::Store(Store { value: bytes, ..store }),
-            Op::Remove { compare } => Op::Remove { compare },
+            Op::Remove(remove) => Op::Remove(remove),
             Op::Count(count) => Op::Count(count),
+        }
+    }
+
+    /// How many milliseconds the operation may wait for a fill.
+    #[inline]
+    pub const fn waits(&self) -> u32 {
+        match self {
+            Op::Fetch { ask: Some(ask), .. } => ask.wait_ms,
+            _ => 0,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where answers go. The engine writes into a sink and does not know whether it
 //! encodes for RESP2, RESP3 or another protocol, for a socket or another core.
 
+use super::lease::Leased;
 use super::{OpError, Outcome};
 
 /// A value's bytes, borrowed from the arena: whole, or in the order of the
@@ -66,6 +67,13 @@ pub struct Pin {
 pub trait ReplySink {
     /// A stored value.
     fn value(&mut self, value: &Value<'_>);
+    /// A value and who is to fill it.
+    fn leased(&mut self, leased: &Leased<'_>) {
+        match leased.value {
+            Some(value) => self.value(value),
+            None => self.null(),
+        }
+    }
     /// A short status, such as `OK`.
     fn status(&mut self, text: &str);
     /// An integer.

@@ -1,7 +1,7 @@
 //! From arguments to an [`Op`]: one function for each shape of command. The
 //! texts of refusals are redis-server's, which clients match on.
 
-use super::{Args, Condition, ExpireCondition, Expiry, Op, OpError, SetReply, TtlUnit};
+use super::{Args, Ask, Claim, Condition, ExpireCondition, Expiry, Op, OpError, SetReply, Store, StoreMode, TtlUnit};
 
 /// Why a request was refused before it reached the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ impl SyntaxError {
         }
     }
 }
+
+/// The longest that `GETLEASE` waits, and the longest that a lease lasts, in milliseconds.
+const WAIT_MS_MAX: i64 = 60_000;
+const LEASE_MS_MAX: i64 = 3_600_000;
 
 type Parsed<'a> = Result<Op<'a>, SyntaxError>;
 
@@ -80,11 +84,12 @@ pub fn get(_: Args<'_>) -> Parsed<'_> {
     Ok(Op::Get)
 }
 
-/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
+/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL] [SOFTEX s | SOFTPX ms] [LEASE token]`
 pub fn set(args: Args<'_>) -> Parsed<'_> {
     let (mut condition, mut reply) = (Condition::Always, SetReply::Status);
     let mut keep = false;
     let mut deadline: Option<(Unit, usize)> = None;
+    let (mut soft_ms, mut lease) = (0, None);
     let mut i = 3;
     while i < args.len() {
         let word = args.get(i);
@@ -101,6 +106,14 @@ pub fn set(args: Args<'_>) -> Parsed<'_> {
         {
             deadline = Some(option);
             i += 1;
+        } else if i + 1 < args.len() && soft_ms == 0 && is_soft(word) {
+            let unit = if word.eq_ignore_ascii_case(b"softpx") { Unit::Px } else { Unit::Ex };
+            let Expiry::In(millis) = unit.positive(args.integer(i + 1)?)? else { return Err(SyntaxError::Syntax) };
+            soft_ms = millis as u64;
+            i += 1;
+        } else if i + 1 < args.len() && lease.is_none() && word.eq_ignore_ascii_case(b"lease") {
+            lease = Some(args.integer(i + 1)? as u64);
+            i += 1;
         } else {
             return Err(SyntaxError::Syntax);
         }
@@ -111,7 +124,47 @@ pub fn set(args: Args<'_>) -> Parsed<'_> {
         None if keep => Expiry::Keep,
         None => Expiry::Never,
     };
+    if soft_ms > 0 || lease.is_some() {
+        if reply == SetReply::Old {
+            return Err(SyntaxError::Other("ERR SET with GET takes neither SOFTEX, SOFTPX nor LEASE"));
+        }
+        let mode = match condition {
+            Condition::Always => StoreMode::Set,
+            Condition::Absent => StoreMode::Add,
+            Condition::Present => StoreMode::Replace,
+        };
+        let store = Store { compare: lease, soft_ms, ..Store::new(mode, expiry) };
+        return Ok(Op::Store(store).with_bytes(args.get(2)));
+    }
     Ok(Op::Set { value: args.get(2), expiry, condition, reply })
+}
+
+fn is_soft(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"softex") || word.eq_ignore_ascii_case(b"softpx")
+}
+
+/// `GETLEASE key [WAIT ms] [TTL ms]`
+pub fn getlease(args: Args<'_>) -> Parsed<'_> {
+    let (mut wait, mut term) = (None, None);
+    let mut i = 2;
+    while i < args.len() {
+        let (place, range, refusal) = if args.is(i, "wait") && wait.is_none() {
+            (&mut wait, 0..=WAIT_MS_MAX, "ERR WAIT is a number of milliseconds from 0 to 60000")
+        } else if args.is(i, "ttl") && term.is_none() {
+            (&mut term, 1..=LEASE_MS_MAX, "ERR TTL is a number of milliseconds from 1 to 3600000")
+        } else {
+            return Err(SyntaxError::Syntax);
+        };
+        if i + 1 == args.len() {
+            return Err(SyntaxError::Syntax);
+        }
+        let millis = args.integer(i + 1).ok().filter(|millis| range.contains(millis));
+        *place = Some(millis.ok_or(SyntaxError::Other(refusal))? as u32);
+        i += 2;
+    }
+    let (term_ms, wait_ms) = (term.unwrap_or(0), wait.unwrap_or(0));
+    let ask = Some(Ask { claim: Claim::Missing, renew_below_ms: 0, term_ms, wait_ms });
+    Ok(Op::Fetch { expiry: Expiry::Keep, bump: true, ask })
 }
 
 fn set_with_expiry(args: Args<'_>, unit: Unit) -> Parsed<'_> {

@@ -381,7 +381,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 73] = [
+const ROWS: [Spec; 74] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -391,6 +391,7 @@ const ROWS: [Spec; 73] = [
     row("mset", -3, STORE, Str, "1.0.1", "O(N) with N keys", Keys(Gather::Pairs), "Stores several values; atomic for each core, not across cores."),
     row("getdel", 2, WRITE_FAST, Str, "6.2.0", "O(1)", Key(syntax::getdel), "Answers the value of a key and deletes the key."),
     row("getex", -2, WRITE_FAST, Str, "6.2.0", "O(1)", Key(syntax::getex), "Answers the value of a key and changes its deadline."),
+    row("getlease", -2, WRITE_FAST, Str, "8.6.0", "O(1)", Key(syntax::getlease), "Answers the value of a key, how fresh it is, and a lease to fill it if it is missing or stale."),
     row("append", 3, STORE_FAST, Str, "2.0.0", "O(N) with N bytes", Key(syntax::append), "Appends to a value and answers its length."),
     row("strlen", 2, READ_FAST, Str, "2.2.0", "O(1)", Key(syntax::strlen), "Answers the length of a value."),
     row("incr", 2, STORE_FAST, Str, "1.0.0", "O(1)", Key(syntax::incr), "Adds one to an integer."),

@@ -141,6 +141,19 @@ const METRICS: &[Metric] = &[
         "Commands sent to another core because it owns the key. Zero for clients on core ports.",
         Counter(|s| s.forwards),
     ),
+    row("ringfence_leases", "Refresh leases that are out.", Gauge(|s| s.leases.out)),
+    row("ringfence_leases_granted_total", "Refresh leases given.", Counter(|s| s.leases.granted)),
+    row(
+        "ringfence_leases_ran_out_total",
+        "Refresh leases that ended because their holders did not fill in time.",
+        Counter(|s| s.leases.ran_out),
+    ),
+    row("ringfence_fill_waiters", "Requests that wait for another client to fill a value.", Gauge(|s| s.waiting)),
+    row(
+        "ringfence_fill_waits_total",
+        "Requests that have waited for another client to fill a value.",
+        Counter(|s| s.waits),
+    ),
     row(
         "ringfence_connections_steered_total",
         "Connections moved to the core that owns their keys.",

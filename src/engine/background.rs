@@ -39,6 +39,7 @@ impl Shard {
     /// stopped for having done so much, and more may wait.
     pub fn advance(&mut self, now: UnixMillis, work_max: usize) -> bool {
         let mut left = work_max - self.expire_due(now, work_max);
+        left -= self.leases.expire(now, left);
         left -= self.drop_flushed(left);
         self.note_tables();
         if self.wheel_is_littered() {
@@ -74,6 +75,7 @@ impl Shard {
     pub fn flush(&mut self) {
         self.index.flush();
         self.wheel.flush();
+        self.leases.flush();
         self.arena.clear();
         self.hand.reset();
         self.keys_with_expiry = 0;

@@ -107,7 +107,7 @@ impl Shard {
             return Ok(());
         }
         let log = self.arena.log_of(found.loc);
-        let form = self.form_appended(log, Some(when), now);
+        let form = self.form_again(found.head, log, Some(when), now);
         let size = found.head.with_form(form).record_bytes(self.arena.segment_shift());
         let found = match self.make_room(at.slot, log, size, 0, Reserve::Use, now)? {
             true => self.lookup(at, key, now),

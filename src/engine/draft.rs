@@ -104,6 +104,23 @@ impl Shard {
         draft.segments.iter().for_each(|&segment| self.arena.free(segment));
     }
 
+    /// Gives up a draft, and answers what was written to it.
+    pub fn take_draft(&mut self, id: DraftId) -> Vec<u8> {
+        let value = self.copy_draft(&id);
+        self.drop_draft(id);
+        value
+    }
+
+    fn copy_draft(&self, id: &DraftId) -> Vec<u8> {
+        let Some(draft) = self.drafts.get(id) else { return Vec::new() };
+        let mut value = Vec::with_capacity(draft.written);
+        for &segment in &draft.segments {
+            let piece = self.arena.bytes().get(self.arena.range(segment)).unwrap_or_default();
+            value.extend_from_slice(&piece[..piece.len().min(draft.written - value.len())]);
+        }
+        value
+    }
+
     /// Bytes of segments that a draft has.
     pub fn draft_bytes(&self, id: &DraftId) -> u64 {
         self.drafts.get(id).map_or(0, |draft| (draft.segments.len() as u64) << self.arena.segment_shift())
@@ -202,6 +219,7 @@ impl Shard {
             return Some(draft);
         };
         self.stats.sets += 1;
+        self.end_lease(at);
         let version = self.index.next_version(at.slot);
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);
@@ -243,17 +261,7 @@ impl Shard {
         now: UnixMillis,
         out: &mut impl ReplySink,
     ) {
-        let mut value = Vec::new();
-        if let Some(draft) = self.drafts.get(draft) {
-            let bytes = self.arena.bytes();
-            let mut left = draft.written;
-            for &segment in &draft.segments {
-                let piece = bytes.get(self.arena.range(segment)).unwrap_or_default();
-                let piece = &piece[..piece.len().min(left)];
-                value.extend_from_slice(piece);
-                left -= piece.len();
-            }
-        }
+        let value = self.copy_draft(draft);
         self.set(at, key, &value, (expiry, Condition::Always, reply), now, out);
     }
 }

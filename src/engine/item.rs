@@ -3,7 +3,8 @@
 //! ```text
 //! offset 0   word A, 8 bytes
 //!        8   word B, 4 bytes
-//!       12   expiry word, only if A.has_expiry: 4 bytes, or 8 if A.wide
+//!       12   expiry word: 4 bytes with A.e, 8 with A.e and A.w; with A.w alone
+//!            8 bytes and the soft deadline in 8 more
 //!            client flags, only if A.c: 4 bytes
 //!            key
 //!            body: the value, or with A.large the u32 numbers of its extents
@@ -27,6 +28,9 @@
 //! expiry   63  62     61     60                                             0
 //! wide     │ 0 │ side │ late │ deadline, Unix milliseconds                  │
 //!          │ 1 │           deadline that is not watched; 0 means none       │
+//!
+//! soft     63                                                             0
+//!          │       Unix milliseconds from which on it is stale; 0: never    │
 //! ```
 //!
 //! A segment's base is the time at which it was opened, so the narrow word reaches
@@ -50,6 +54,8 @@ use super::expiry::{DEADLINE_MS_MAX, Watch};
 pub const HEADER_BYTES: usize = 12;
 /// Bytes of the narrow expiry word, and by how many the wide one is longer.
 const EXPIRY_BYTES: usize = 4;
+/// Bytes of the soft deadline.
+const SOFT_BYTES: usize = 8;
 /// Bytes of the client flags.
 const FLAGS_BYTES: usize = 4;
 /// Records start at multiples of this, which is the unit of [`Loc`].
@@ -126,6 +132,8 @@ pub enum Form {
     Narrow,
     /// 8 bytes: any deadline, or none.
     Wide,
+    /// 16 bytes: any deadline or none, and a soft one or none.
+    Soft,
 }
 
 impl Form {
@@ -217,15 +225,16 @@ impl Head {
     /// Whether an expiry word follows the header.
     #[inline]
     pub fn has_expiry(self) -> bool {
-        self.0 & HAS_EXPIRY != 0
+        self.0 & (HAS_EXPIRY | WIDE) != 0
     }
 
     /// The form of that word.
     #[inline]
     pub fn form(self) -> Form {
         match (self.0 & HAS_EXPIRY, self.0 & WIDE) {
-            (0, _) => Form::Absent,
+            (0, 0) => Form::Absent,
             (_, 0) => Form::Narrow,
+            (0, _) => Form::Soft,
             _ => Form::Wide,
         }
     }
@@ -237,6 +246,7 @@ impl Head {
             Form::Absent => 0,
             Form::Narrow => HAS_EXPIRY,
             Form::Wide => HAS_EXPIRY | WIDE,
+            Form::Soft => WIDE,
         };
         Self(self.0 & !(HAS_EXPIRY | WIDE) | bits)
     }
@@ -262,8 +272,9 @@ impl Head {
     /// Bytes from the start of the record to its client flags, or where they would be.
     #[inline]
     pub fn flags_at(self) -> usize {
-        // A head is only wide if it has an expiry word: each bit stands for four bytes.
-        let words = (self.0 >> HAS_EXPIRY_SHIFT & 1) + (self.0 >> WIDE_SHIFT & 1);
+        // Each bit stands for four bytes, and the wide one alone for sixteen.
+        let (expiry, wide) = (self.0 >> HAS_EXPIRY_SHIFT & 1, self.0 >> WIDE_SHIFT & 1);
+        let words = expiry + wide + 3 * (wide & !expiry);
         HEADER_BYTES + EXPIRY_BYTES * words as usize
     }
 
@@ -297,7 +308,8 @@ impl Head {
     fn divide(self, segment_shift: u32) -> (usize, usize) {
         let whole = self.value_len() >> segment_shift;
         let rest = self.value_len() & ((1 << segment_shift) - 1);
-        let beside = HEADER_BYTES + 2 * EXPIRY_BYTES + FLAGS_BYTES + self.key_len() + whole * EXTENT_ID_BYTES;
+        let words = 2 * EXPIRY_BYTES + SOFT_BYTES + FLAGS_BYTES;
+        let beside = HEADER_BYTES + words + self.key_len() + whole * EXTENT_ID_BYTES;
         let too_long = rest > 0 && beside + rest > (1 << segment_shift) / LARGE_FRACTION;
         if too_long { (whole + 1, 0) } else { (whole, rest) }
     }
@@ -341,7 +353,7 @@ impl ExpiryWord {
         match head.form() {
             Form::Absent => Self::NONE,
             Form::Narrow => read_u32(bytes, at).map_or(Self::NONE, |word| Self::from_narrow(word, base)),
-            Form::Wide => read_u64(bytes, at).map_or(Self::NONE, Self::from_wide),
+            Form::Wide | Form::Soft => read_u64(bytes, at).map_or(Self::NONE, Self::from_wide),
         }
     }
 
@@ -377,7 +389,7 @@ impl ExpiryWord {
         match head.form() {
             Form::Absent => {}
             Form::Narrow => write_bytes(bytes, at, &self.to_narrow(base).to_le_bytes()),
-            Form::Wide => write_bytes(bytes, at, &self.to_wide().to_le_bytes()),
+            Form::Wide | Form::Soft => write_bytes(bytes, at, &self.to_wide().to_le_bytes()),
         }
     }
 
@@ -415,6 +427,23 @@ pub fn read_version(bytes: &[u8], loc: Loc, head: Head, slot_version: u64) -> u6
     let stored = head.0 >> VERSION_HIGH_SHIFT << VERSION_LOW_BITS | u64::from(low);
     let guess = slot_version & !VERSION_MASK | stored;
     if guess > slot_version { guess.saturating_sub(VERSION_MASK + 1) } else { guess }
+}
+
+/// The soft deadline of the record at `loc`, in Unix milliseconds, if it has one.
+#[inline]
+pub fn soft_of(bytes: &[u8], loc: Loc, head: Head) -> Option<u64> {
+    if head.form() != Form::Soft {
+        return None;
+    }
+    read_u64(bytes, loc.offset() + head.flags_at() - SOFT_BYTES).filter(|&soft| soft != 0)
+}
+
+/// Writes the soft deadline of the record at `loc`, if it has room for one.
+#[inline]
+pub fn write_soft(bytes: &mut [u8], loc: Loc, head: Head, soft: Option<u64>) {
+    if head.form() == Form::Soft {
+        write_bytes(bytes, loc.offset() + head.flags_at() - SOFT_BYTES, &soft.unwrap_or(0).to_le_bytes());
+    }
 }
 
 /// The client flags of the record at `loc`; 0 if it has none.
@@ -487,7 +516,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const FORMS: [Form; 3] = [Form::Absent, Form::Narrow, Form::Wide];
+    const FORMS: [Form; 4] = [Form::Absent, Form::Narrow, Form::Wide, Form::Soft];
 
     fn watch() -> impl Strategy<Value = Watch> {
         any::<(bool, bool)>().prop_map(|(side, late)| Watch { side, late })
@@ -496,23 +525,25 @@ mod tests {
     proptest! {
         #[test]
         fn every_field_reads_back(
-            key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, form in 0usize..3, large: bool,
-            refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40, flags: u32,
+            key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, form in 0usize..4, large: bool,
+            refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40, flags: u32, soft: u64,
         ) {
-            let mut bytes = [0u8; 40];
+            let mut bytes = [0u8; 48];
             let loc = Loc::at(4);
             let form = FORMS[form];
             let head = Head::new(key_len, value_len, form, large).with_refs(refs).with_flags(flags != 0);
             head.write(&mut bytes, loc);
             write_flags(&mut bytes, loc, head, flags);
+            write_soft(&mut bytes, loc, head, Some(soft));
             let version = slot_version.saturating_sub(age);
             write_version(&mut bytes, loc, version);
             let read = Head::read(&bytes, loc);
             prop_assert_eq!((read.key_len(), read.value_len()), (key_len, value_len));
             prop_assert_eq!((read.form(), read.is_large(), read.is_dead()), (form, large, false));
             prop_assert_eq!(read.has_expiry(), form != Form::Absent);
-            prop_assert_eq!(read.key_at(), [12, 16, 20][form as usize] + if flags == 0 { 0 } else { 4 });
+            prop_assert_eq!(read.key_at(), [12, 16, 20, 28][form as usize] + if flags == 0 { 0 } else { 4 });
             prop_assert_eq!(flags_of(&bytes, loc, read), flags);
+            prop_assert_eq!(soft_of(&bytes, loc, read), (form == Form::Soft && soft > 0).then_some(soft));
             prop_assert_eq!(read.refs(), refs.min(REFS_MAX));
             prop_assert!(read.into_dead().is_dead());
             for other in FORMS {

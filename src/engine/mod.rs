@@ -5,6 +5,7 @@
 //! | `shard` | [`Shard`]: the parts together, an operation in, an answer out |
 //! | `read`, `write`, `deadline` | the operations of Redis clients |
 //! | `versioned` | those that compare versions and keep client flags |
+//! | `lease` | who is to fill a value that is missing or stale |
 //! | `store` | how a record gets its place and loses it |
 //! | `pins` | large values kept as they are while they are sent |
 //! | `draft` | large values that are still being received |
@@ -40,6 +41,7 @@ pub mod evict;
 mod expiry;
 mod index;
 mod item;
+pub mod lease;
 mod memory;
 mod pins;
 #[cfg(any(test, fuzzing))]

@@ -8,7 +8,7 @@ pub mod fuzz;
 use super::Shard;
 use super::expiry::Bucket;
 use super::item;
-use crate::command::{OpError, Outcome, ReplySink, Value};
+use crate::command::{Lease, Leased, OpError, Outcome, ReplySink, Value};
 use std::collections::BTreeMap;
 
 /// An answer, kept.
@@ -25,6 +25,8 @@ pub enum Answer {
         /// What the client keeps beside it.
         flags: u32,
     },
+    /// A value or null, whether it is stale, and who is to fill it.
+    Leased(Box<Answer>, bool, Lease),
     /// What came of a write with conditions.
     Outcome(Outcome),
     /// A status.
@@ -58,6 +60,14 @@ impl ReplySink for Kept {
         value.payload.append_to(&mut bytes);
         let &Value { version, expires_at, flags, .. } = value;
         self.put(Answer::Value { bytes, version, expires_at, flags });
+    }
+    fn leased(&mut self, leased: &Leased<'_>) {
+        let mut inner = Self::default();
+        match leased.value {
+            Some(value) => inner.value(value),
+            None => inner.null(),
+        }
+        self.put(Answer::Leased(Box::new(inner.take()), leased.is_stale, leased.lease));
     }
     fn status(&mut self, text: &str) {
         self.put(Answer::Status(text.into()));

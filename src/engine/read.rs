@@ -4,6 +4,7 @@
 use super::At;
 use super::item;
 use super::shard::{Found, Shard};
+use super::store::Kept;
 use crate::base::{Slot, UnixMillis};
 use crate::command::{Payload, ReplySink, TtlUnit, Value};
 
@@ -94,38 +95,50 @@ impl Shard {
     /// Writes the value of a record whose deadline is known to `out`.
     #[inline]
     fn answer_dated(&mut self, slot: Slot, found: Found, expires_at: Option<u64>, out: &mut impl ReplySink) {
+        if found.head.is_large() && self.is_to_pin(found, out) {
+            let pin = self.pin(found);
+            return out.pinned(pin);
+        }
+        self.described(slot, found, expires_at, |value| out.value(value));
+    }
+
+    /// Shows a value, with what its record says about it, to `show`.
+    #[inline]
+    pub(super) fn described(&self, slot: Slot, found: Found, expires_at: Option<u64>, show: impl FnOnce(&Value<'_>)) {
         let bytes = self.arena.bytes();
         let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
+        let (flags, was_read) = (self.flags_of(found), found.head.refs() > 0);
+        let value = Value { payload: Payload::Whole(&[]), version, expires_at, flags, was_read };
         if found.head.is_large() {
-            if self.is_to_pin(found, out) {
-                let pin = self.pin(found);
-                return out.pinned(pin);
-            }
-            return self.answer_large(found, version, expires_at, out);
+            return self.described_large(found, value, show);
         }
         let payload = Payload::Whole(item::value_of(bytes, found.loc, found.head));
-        out.value(&self.described(found, payload, version, expires_at));
+        show(&Value { payload, ..value });
     }
 
     #[cold]
-    fn answer_large(&self, found: Found, version: u64, expires_at: Option<u64>, out: &mut impl ReplySink) {
+    fn described_large(&self, found: Found, value: Value<'_>, show: impl FnOnce(&Value<'_>)) {
         let count = found.head.extents(self.arena.segment_shift()) + 1;
         if count > PIECES_INLINE {
             let pieces: Vec<&[u8]> = self.pieces(found).collect();
-            return out.value(&self.described(found, Payload::Pieces(&pieces), version, expires_at));
+            return show(&Value { payload: Payload::Pieces(&pieces), ..value });
         }
         let mut pieces: [&[u8]; PIECES_INLINE] = [&[]; PIECES_INLINE];
         for (place, piece) in pieces.iter_mut().zip(self.pieces(found)) {
             *place = piece;
         }
-        out.value(&self.described(found, Payload::Pieces(&pieces[..count]), version, expires_at));
+        show(&Value { payload: Payload::Pieces(&pieces[..count]), ..value });
     }
 
-    /// A value with what its record says about it.
+    /// What a record keeps beside its value.
+    pub(super) fn kept_of(&self, found: Found) -> Kept {
+        Kept { deadline: self.deadline_of(found), soft: self.soft_of(found), flags: self.flags_of(found) }
+    }
+
+    /// The soft deadline of a record.
     #[inline]
-    fn described<'a>(&self, found: Found, payload: Payload<'a>, version: u64, expires_at: Option<u64>) -> Value<'a> {
-        let (flags, was_read) = (self.flags_of(found), found.head.refs() > 0);
-        Value { payload, version, expires_at, flags, was_read }
+    pub(super) fn soft_of(&self, found: Found) -> Option<u64> {
+        item::soft_of(self.arena.bytes(), found.loc, found.head)
     }
 
     /// The client flags of a record.

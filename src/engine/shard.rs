@@ -13,6 +13,7 @@ use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
 use super::item::{Head, KEY_BYTES_MAX, Loc, REFS_MAX};
+use super::lease::Leases;
 use super::pins::Pins;
 use super::stats::HandReport;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
@@ -41,6 +42,7 @@ pub struct Shard {
     pub(super) keys_with_expiry: u64,
     pub(super) pins: Pins,
     pub(super) drafts: Drafts,
+    pub(super) leases: Leases,
     pub(super) value_bytes_max: usize,
     budget_bytes: u64,
     /// What the budget can be set to: [`Shard::range_of`].
@@ -91,6 +93,7 @@ impl Shard {
             keys_with_expiry: 0,
             pins: Pins::default(),
             drafts: Drafts::default(),
+            leases: Leases::default(),
             value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),
@@ -121,7 +124,13 @@ impl Shard {
             Op::Exists => return self.exists(at, key, now, out),
             Op::Ttl(unit) => return self.ttl(at, key, unit, now, out),
             Op::Type => return self.type_of(at, key, now, out),
-            Op::Fetch { expiry: Expiry::Keep, bump } => return self.fetch(at, key, (Expiry::Keep, bump), now, out),
+            Op::Fetch { expiry: Expiry::Keep, bump, ask } => {
+                let granted = self.leases.granted();
+                self.fetch(at, key, (Expiry::Keep, bump, ask), now, out);
+                if self.leases.granted() == granted {
+                    return;
+                }
+            }
             Op::Set { value, expiry, condition, reply } => {
                 self.set(at, key, value, (expiry, condition, reply), now, out);
             }
@@ -132,9 +141,9 @@ impl Shard {
             Op::Del => self.del(at, key, now, out),
             Op::Expire { expiry, condition } => self.expire(at, key, expiry, condition, now, out),
             Op::Persist => self.persist(at, key, now, out),
-            Op::Fetch { expiry, bump } => self.fetch(at, key, (expiry, bump), now, out),
+            Op::Fetch { expiry, bump, ask } => self.fetch(at, key, (expiry, bump, ask), now, out),
             Op::Store(store) => self.store(at, key, store, now, out),
-            Op::Remove { compare } => self.remove(at, key, compare, now, out),
+            Op::Remove(remove) => self.remove(at, key, remove, now, out),
             Op::Count(count) => self.count(at, key, count, now, out),
         }
         self.after_write(now);
@@ -182,10 +191,10 @@ impl Shard {
         (room as usize).min(self.arena.segment_count())
     }
 
-    /// Bytes of slot tables beside the empty ones, of the table of segments, and of what the hand remembers.
+    /// Bytes of slot tables beside the empty ones, of the table of segments, of leases and of what the hand remembers.
     #[inline]
     fn index_bytes(&self) -> u64 {
-        self.index.bytes() - Index::FIXED_BYTES + self.arena.table_bytes() + self.hand.bytes()
+        self.index.bytes() - Index::FIXED_BYTES + self.arena.table_bytes() + self.hand.bytes() + self.leases.bytes()
     }
 
     /// Bytes of the wheel beside the empty one.

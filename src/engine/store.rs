@@ -15,6 +15,25 @@ use super::shard::{Found, Shard};
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::OpError;
 
+/// What a record keeps beside its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// In Unix milliseconds.
+    pub deadline: Option<u64>,
+    /// When it becomes stale, in Unix milliseconds.
+    pub soft: Option<u64>,
+    /// What the client keeps beside it.
+    pub flags: u32,
+}
+
+impl Kept {
+    /// Nothing but a deadline.
+    #[inline]
+    pub fn until(deadline: Option<u64>) -> Self {
+        Self { deadline, ..Self::default() }
+    }
+}
+
 /// Where a write goes.
 pub(super) struct Plan {
     /// The record that the key has now.
@@ -24,8 +43,7 @@ pub(super) struct Plan {
     /// The log that it goes to, unless it is written in place.
     log: Log,
     in_place: bool,
-    /// What the client keeps beside the value.
-    flags: u32,
+    kept: Kept,
 }
 
 /// What a write must leave for the hand.
@@ -45,7 +63,7 @@ impl Shard {
         at: At,
         key: &[u8],
         value_len: usize,
-        (deadline, flags): (Option<u64>, u32),
+        kept: Kept,
         found: Option<Found>,
         now: UnixMillis,
     ) -> Result<Plan, OpError> {
@@ -54,8 +72,8 @@ impl Shard {
         }
         let shift = self.arena.segment_shift();
         let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));
-        let form = self.form_appended(log, deadline, now);
-        let plan = self.shape(key, value_len, (deadline, flags), found, (log, form));
+        let form = if kept.soft.is_some() { Form::Soft } else { self.form_appended(log, kept.deadline, now) };
+        let plan = self.shape(key, value_len, kept, found, (log, form));
         if plan.in_place {
             return Ok(plan);
         }
@@ -63,21 +81,14 @@ impl Shard {
         if self.make_room(at.slot, plan.log, size, plan.head.extents(shift), Reserve::Keep, now)? {
             // The old record may have moved or gone; the room was made in this log and for this form.
             let found = self.lookup(at, key, now);
-            return Ok(self.shape(key, value_len, (deadline, flags), found, (log, form)));
+            return Ok(self.shape(key, value_len, kept, found, (log, form)));
         }
         Ok(plan)
     }
 
     #[inline]
-    fn shape(
-        &self,
-        key: &[u8],
-        value_len: usize,
-        (deadline, flags): (Option<u64>, u32),
-        found: Option<Found>,
-        (log, form): (Log, Form),
-    ) -> Plan {
-        let flagged = flags != 0;
+    fn shape(&self, key: &[u8], value_len: usize, kept: Kept, found: Option<Found>, (log, form): (Log, Form)) -> Plan {
+        let flagged = kept.flags != 0;
         let shift = self.arena.segment_shift();
         if let Some(old) = found {
             let same = |head: Head| {
@@ -88,25 +99,31 @@ impl Shard {
                     // The numbers of the extents stay where they are, which padding alone does not promise.
                     && (!head.is_large() || head.body_at() == old.head.body_at())
             };
-            let least = self.form_at(old.loc, deadline);
+            let least = if kept.soft.is_some() { Form::Soft } else { self.form_at(old.loc, kept.deadline) };
             // A wider expiry word than is needed is better than a move.
-            let mut kept = [least, old.head.form().max(least)]
+            let mut heads = [least, old.head.form().max(least)]
                 .into_iter()
                 .map(|form| self.head_for(key.len(), value_len, form, flagged))
                 .filter(|&head| same(head));
-            if let Some(head) = kept.next() {
-                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: true, flags };
+            if let Some(head) = heads.next() {
+                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: true, kept };
             }
         }
         let head = self.head_for(key.len(), value_len, form, flagged);
         let refs = found.map_or(0, |old| old.head.refs());
-        Plan { found, head: head.with_refs(refs), log, in_place: false, flags }
+        Plan { found, head: head.with_refs(refs), log, in_place: false, kept }
     }
 
     /// The least form of a record at `loc` that holds `deadline`.
     #[inline]
     pub(super) fn form_at(&self, loc: Loc, deadline: Option<u64>) -> Form {
         deadline.map_or(Form::Absent, |deadline| Form::of(deadline, self.arena.base(loc)))
+    }
+
+    /// The form of the record with the head `head` when it is appended to `log` again.
+    #[inline]
+    pub(super) fn form_again(&self, head: Head, log: Log, deadline: Option<u64>, now: UnixMillis) -> Form {
+        if head.form() == Form::Soft { Form::Soft } else { self.form_appended(log, deadline, now) }
     }
 
     /// A form that holds `deadline` in a record that is appended to `log` now, whether a segment
@@ -132,32 +149,17 @@ impl Shard {
 
     /// Writes the value as planned. Nothing may have run in between but answers.
     #[inline]
-    pub(super) fn commit(
-        &mut self,
-        at: At,
-        key: &[u8],
-        value: &[u8],
-        deadline: Option<u64>,
-        plan: Plan,
-        now: UnixMillis,
-    ) {
+    pub(super) fn commit(&mut self, at: At, key: &[u8], value: &[u8], plan: Plan, now: UnixMillis) {
         self.stats.sets += 1;
+        self.end_lease(at);
         let version = self.index.next_version(at.slot);
         match plan.found {
-            Some(old) if plan.in_place => self.overwrite(old, plan.head, value, (deadline, plan.flags), version, now),
-            _ => self.append_record(at, key, value, deadline, &plan, version, now),
+            Some(old) if plan.in_place => self.overwrite(old, plan.head, value, plan.kept, version, now),
+            _ => self.append_record(at, key, value, &plan, version, now),
         }
     }
 
-    fn overwrite(
-        &mut self,
-        old: Found,
-        head: Head,
-        value: &[u8],
-        (deadline, flags): (Option<u64>, u32),
-        version: u64,
-        now: UnixMillis,
-    ) {
+    fn overwrite(&mut self, old: Found, head: Head, value: &[u8], kept: Kept, version: u64, now: UnixMillis) {
         let before = self.arena.expiry_word(old.loc, old.head);
         if head.key_at() != old.head.key_at() {
             let key = old.loc.offset() + old.head.key_at();
@@ -169,9 +171,9 @@ impl Shard {
         );
         head.write(self.arena.bytes_mut(), old.loc);
         item::write_version(self.arena.bytes_mut(), old.loc, version);
-        self.count_deadlines(before.deadline.is_some(), deadline.is_some());
-        self.set_expiry_word(Found { loc: old.loc, head }, before, deadline, now);
-        item::write_flags(self.arena.bytes_mut(), old.loc, head, flags);
+        self.count_deadlines(before.deadline.is_some(), kept.deadline.is_some());
+        self.set_expiry_word(Found { loc: old.loc, head }, before, kept.deadline, now);
+        self.write_kept(old.loc, head, kept);
         if head.is_large() {
             self.fill_extents(old.loc, old.head, head, value);
         } else {
@@ -179,17 +181,14 @@ impl Shard {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn append_record(
-        &mut self,
-        at: At,
-        key: &[u8],
-        value: &[u8],
-        deadline: Option<u64>,
-        plan: &Plan,
-        version: u64,
-        now: UnixMillis,
-    ) {
+    /// Writes what the expiry word does not say.
+    #[inline]
+    fn write_kept(&mut self, loc: Loc, head: Head, kept: Kept) {
+        item::write_soft(self.arena.bytes_mut(), loc, head, kept.soft);
+        item::write_flags(self.arena.bytes_mut(), loc, head, kept.flags);
+    }
+
+    fn append_record(&mut self, at: At, key: &[u8], value: &[u8], plan: &Plan, version: u64, now: UnixMillis) {
         let head = plan.head;
         let size = head.record_bytes(self.arena.segment_shift());
         let Some(loc) = self.arena.append(plan.log, size) else {
@@ -202,8 +201,8 @@ impl Shard {
         };
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);
-        self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
-        item::write_flags(self.arena.bytes_mut(), loc, head, plan.flags);
+        self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, plan.kept.deadline, now);
+        self.write_kept(loc, head, plan.kept);
         self.write_at(loc.offset() + head.key_at(), key);
         if head.is_large() {
             self.fill_extents(loc, head.with_value_len(0), head, value);
@@ -211,7 +210,7 @@ impl Shard {
             self.write_at(loc.offset() + head.body_at(), value);
         }
         self.hand.owe(size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift()));
-        self.count_deadlines(false, deadline.is_some());
+        self.count_deadlines(false, plan.kept.deadline.is_some());
         self.store_location(at, plan.found, loc);
     }
 
@@ -293,7 +292,7 @@ impl Shard {
     }
 
     /// Writes the live record at `old` again at the end of `log` under `head`, whose form
-    /// is from [`Shard::form_appended`] and whose body may be longer; the new bytes of the
+    /// is from [`Shard::form_again`] and whose body may be longer; the new bytes of the
     /// body are the caller's to write. Extents change hands. Answers `None` if no open
     /// segment has room.
     #[allow(clippy::too_many_arguments)]
@@ -320,6 +319,9 @@ impl Shard {
         self.arena.copy_within(from..from + HEADER_BYTES, loc.offset());
         head.write(self.arena.bytes_mut(), loc);
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
+        let soft = item::soft_of(self.arena.bytes(), old.loc, old.head);
+        debug_assert!(soft.is_none() || head.form() == Form::Soft, "soft deadlines stay with their record");
+        item::write_soft(self.arena.bytes_mut(), loc, head, soft);
         debug_assert!(head.has_flags() == old.head.has_flags(), "client flags stay with their record");
         let flags = head.key_at() - head.flags_at();
         let rest = flags + head.key_len() + old.head.body_len(shift).min(head.body_len(shift));

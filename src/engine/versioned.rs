@@ -4,8 +4,9 @@
 use super::At;
 use super::item;
 use super::shard::{Found, Shard, is_past};
+use super::store::Kept;
 use crate::base::UnixMillis;
-use crate::command::{Count, Expiry, OpError, Outcome, ReplySink, Store, StoreMode};
+use crate::command::{Ask, Claim, Count, Expiry, Leased, OpError, Outcome, Remove, ReplySink, Store, StoreMode};
 
 /// The longest text of an unsigned 64-bit integer.
 const NUMBER_BYTES_MAX: usize = 20;
@@ -46,7 +47,7 @@ impl Shard {
         &mut self,
         at: At,
         key: &[u8],
-        (expiry, bump): (Expiry, bool),
+        (expiry, bump, ask): (Expiry, bool, Option<Ask>),
         now: UnixMillis,
         out: &mut impl ReplySink,
     ) {
@@ -54,29 +55,62 @@ impl Shard {
             Ok(given) => given,
             Err(error) => return self.refuse(error, out),
         };
-        let Some(found) = self.lookup_counted(at, key, now) else { return out.null() };
-        // Whether it was read is asked of the time before this read.
-        let refs = found.head.refs();
+        let Some(found) = self.lookup_counted(at, key, now) else { return self.answer_missing(at, ask, now, out) };
+        // Whether it was read, and how long it still lives, is asked of the time before this read.
+        let (refs, until) = (found.head.refs(), self.deadline_of(found));
         let before = |found: Found| Found { head: found.head.with_refs(refs), ..found };
         let found = if bump { self.touch(found) } else { found };
         match given {
-            Given::Keep => self.answer(at.slot, before(found), out),
+            Given::Keep => self.answer_asked(at, before(found), (ask, until), now, out),
             Given::New(None) => {
                 self.clear_deadline(at, found);
-                self.answer(at.slot, before(found), out);
+                self.answer_asked(at, before(found), (ask, until), now, out);
             }
             Given::New(deadline) if is_past(deadline, now) => {
-                self.answer(at.slot, before(found), out);
+                self.answer_asked(at, before(found), (ask, until), now, out);
                 self.delete(at, found);
             }
             Given::New(Some(when)) => match self.set_deadline(at, key, found, when, now) {
                 Ok(()) => match self.lookup(at, key, now) {
-                    Some(found) => self.answer(at.slot, before(found), out),
-                    None => out.null(),
+                    Some(found) => self.answer_asked(at, before(found), (ask, until), now, out),
+                    None => self.answer_missing(at, ask, now, out),
                 },
                 Err(error) => self.refuse(error, out),
             },
         }
+    }
+
+    fn answer_missing(&mut self, at: At, ask: Option<Ask>, now: UnixMillis, out: &mut impl ReplySink) {
+        let Some(ask) = ask else { return out.null() };
+        let lease = match ask.claim {
+            Claim::Missing => self.grant(at, ask.term_ms.into(), now),
+            _ => self.lease_of(at, now),
+        };
+        out.leased(&Leased { value: None, is_stale: false, lease });
+    }
+
+    /// The value of a record that was to live `until` then, and who is to fill it, if that is asked.
+    #[inline]
+    fn answer_asked(
+        &mut self,
+        at: At,
+        found: Found,
+        (ask, until): (Option<Ask>, Option<u64>),
+        now: UnixMillis,
+        out: &mut impl ReplySink,
+    ) {
+        let Some(ask) = ask else { return self.answer(at.slot, found, out) };
+        let is_stale = self.soft_of(found).is_some_and(|soft| soft <= now.0);
+        let ends_soon = until.is_some_and(|until| until.saturating_sub(now.0) < ask.renew_below_ms);
+        let lease = if (is_stale || ends_soon) && ask.claim != Claim::Nothing {
+            self.grant(at, ask.term_ms.into(), now)
+        } else {
+            self.lease_of(at, now)
+        };
+        let expires_at = self.deadline_of(found);
+        self.described(at.slot, found, expires_at, |value| {
+            out.leased(&Leased { value: Some(value), is_stale, lease });
+        });
     }
 
     /// A write; answers an outcome.
@@ -88,11 +122,33 @@ impl Shard {
     }
 
     fn try_store(&mut self, at: At, key: &[u8], store: Store<'_>, now: UnixMillis) -> Result<Outcome, OpError> {
-        let given = Given::of(store.expiry, now)?;
+        Given::of(store.expiry, now)?;
         let found = self.lookup(at, key, now);
-        if let Some(outcome) = self.differs(at, found, store.compare) {
-            return Ok(outcome);
+        let mut store = store;
+        match self.differs(at, found, store.compare, now) {
+            Some(Outcome::Differs { version })
+                if store.invalidate && store.compare.is_some_and(|old| old < version) =>
+            {
+                store = Store { expiry: Expiry::Keep, mode: StoreMode::Set, compare: None, ..store };
+                return self.keeping_lease(at, |shard| shard.store_checked(at, key, store, found, true, now));
+            }
+            Some(outcome) => return Ok(outcome),
+            None => {}
         }
+        self.store_checked(at, key, store, found, false, now)
+    }
+
+    /// A write that nothing speaks against but its mode. One that `is_stale` is so at once.
+    fn store_checked(
+        &mut self,
+        at: At,
+        key: &[u8],
+        store: Store<'_>,
+        found: Option<Found>,
+        is_stale: bool,
+        now: UnixMillis,
+    ) -> Result<Outcome, OpError> {
+        let given = Given::of(store.expiry, now)?;
         let mut found = found;
         if let (StoreMode::Append, Some(old)) = (store.mode, found) {
             if self.append_to(at, key, store.value, old, now)?.is_some() {
@@ -110,39 +166,58 @@ impl Shard {
                     return Err(OpError::TooLarge);
                 }
                 let whole = std::iter::once(store.value).chain(self.pieces(old)).collect::<Vec<_>>().concat();
-                let kept = (self.deadline_of(old), self.flags_of(old));
-                let plan = self.plan(at, key, whole.len(), kept, found, now)?;
-                self.commit(at, key, &whole, kept.0, plan, now);
+                let plan = self.plan(at, key, whole.len(), self.kept_of(old), found, now)?;
+                self.commit(at, key, &whole, plan, now);
             }
             _ => {
                 let deadline = given.or(found.and_then(|old| self.deadline_of(old)));
                 if is_past(deadline, now) {
                     self.set_expired(at, found);
                 } else {
-                    let plan = self.plan(at, key, store.value.len(), (deadline, store.flags), found, now)?;
-                    self.commit(at, key, store.value, deadline, plan, now);
+                    let soft = match store.soft_ms {
+                        _ if is_stale => Some(now.0),
+                        0 => None,
+                        millis => Some(now.0.saturating_add(millis)),
+                    };
+                    let kept = Kept { deadline, soft, flags: store.flags };
+                    let plan = self.plan(at, key, store.value.len(), kept, found, now)?;
+                    self.commit(at, key, store.value, plan, now);
                 }
             }
         }
         Ok(Outcome::Done { version: self.index.version(at.slot), created })
     }
 
-    /// A deletion; answers an outcome.
-    pub(super) fn remove(
-        &mut self,
-        at: At,
-        key: &[u8],
-        compare: Option<u64>,
-        now: UnixMillis,
-        out: &mut impl ReplySink,
-    ) {
-        let found = self.lookup(at, key, now);
-        if let Some(outcome) = self.differs(at, found, compare) {
-            return out.outcome(outcome);
+    /// A deletion, or the mark that a value is stale; answers an outcome.
+    pub(super) fn remove(&mut self, at: At, key: &[u8], remove: Remove, now: UnixMillis, out: &mut impl ReplySink) {
+        match self.try_remove(at, key, remove, now) {
+            Ok(outcome) => out.outcome(outcome),
+            Err(error) => self.refuse(error, out),
         }
-        let Some(found) = found else { return out.outcome(Outcome::NotFound) };
-        self.delete(at, found);
-        out.outcome(Outcome::Done { version: 0, created: false });
+    }
+
+    fn try_remove(&mut self, at: At, key: &[u8], remove: Remove, now: UnixMillis) -> Result<Outcome, OpError> {
+        let given = Given::of(remove.stale.unwrap_or(Expiry::Keep), now)?;
+        let found = self.lookup(at, key, now);
+        if let Some(outcome) = self.differs(at, found, remove.compare, now) {
+            return Ok(outcome);
+        }
+        let Some(found) = found else {
+            self.end_lease(at);
+            return Ok(Outcome::NotFound);
+        };
+        let kept = self.kept_of(found);
+        let deadline = given.or(kept.deadline);
+        if remove.stale.is_none() && !remove.empty || is_past(deadline, now) {
+            self.delete(at, found);
+            return Ok(Outcome::Done { version: 0, created: false });
+        }
+        let whole = if remove.empty { Vec::new() } else { self.pieces(found).collect::<Vec<_>>().concat() };
+        let soft = if remove.stale.is_some() { Some(now.0) } else { kept.soft };
+        let flags = if remove.empty { 0 } else { kept.flags };
+        let plan = self.plan(at, key, whole.len(), Kept { deadline, soft, flags }, Some(found), now)?;
+        self.commit(at, key, &whole, plan, now);
+        Ok(Outcome::Done { version: self.index.version(at.slot), created: false })
     }
 
     /// A change of a number; answers an outcome.
@@ -155,32 +230,36 @@ impl Shard {
 
     fn try_count(&mut self, at: At, key: &[u8], count: Count, now: UnixMillis) -> Result<Outcome, OpError> {
         let found = self.lookup(at, key, now);
-        if let Some(outcome) = self.differs(at, found, count.compare) {
+        if let Some(outcome) = self.differs(at, found, count.compare, now) {
             return Ok(outcome);
         }
-        let (number, deadline, flags) = match (found, count.initial) {
+        let (number, kept) = match (found, count.initial) {
             (None, None) => return Ok(Outcome::NotFound),
-            (None, Some((number, expiry))) => (number, Given::of(expiry, now)?.or(None), 0),
+            (None, Some((number, expiry))) => (number, Kept::until(Given::of(expiry, now)?.or(None))),
             (Some(old), _) => {
                 let before = self.number_of(old).ok_or(OpError::NotAnInteger)?;
                 let number =
                     if count.down { before.saturating_sub(count.delta) } else { before.wrapping_add(count.delta) };
-                (number, Given::of(count.expiry, now)?.or(self.deadline_of(old)), self.flags_of(old))
+                let kept = self.kept_of(old);
+                (number, Kept { deadline: Given::of(count.expiry, now)?.or(kept.deadline), ..kept })
             }
         };
-        if is_past(deadline, now) {
+        if is_past(kept.deadline, now) {
             self.set_expired(at, found);
         } else {
             let text = number.to_string();
-            let plan = self.plan(at, key, text.len(), (deadline, flags), found, now)?;
-            self.commit(at, key, text.as_bytes(), deadline, plan, now);
+            let plan = self.plan(at, key, text.len(), kept, found, now)?;
+            self.commit(at, key, text.as_bytes(), plan, now);
         }
-        Ok(Outcome::Counted { number, version: self.index.version(at.slot), expires_at: deadline })
+        Ok(Outcome::Counted { number, version: self.index.version(at.slot), expires_at: kept.deadline })
     }
 
-    /// What to answer if the value has not the version that it is to have.
-    fn differs(&self, at: At, found: Option<Found>, wanted: Option<u64>) -> Option<Outcome> {
+    /// What to answer if the value has not the version that it is to have, and no lease has that number either.
+    fn differs(&self, at: At, found: Option<Found>, wanted: Option<u64>, now: UnixMillis) -> Option<Outcome> {
         let wanted = wanted?;
+        if self.is_leased_by(at, wanted, now) {
+            return None;
+        }
         let Some(found) = found else { return Some(Outcome::NotFound) };
         let version = item::read_version(self.arena.bytes(), found.loc, found.head, self.index.version(at.slot));
         (version != wanted).then_some(Outcome::Differs { version })

@@ -4,7 +4,7 @@
 use super::At;
 use super::item;
 use super::shard::{Found, Shard, is_past};
-use super::store::Reserve;
+use super::store::{Kept, Reserve};
 use crate::base::UnixMillis;
 use crate::command::{Condition, Expiry, OpError, ReplySink, SetReply};
 
@@ -49,10 +49,10 @@ impl Shard {
             Some(old) if reply == SetReply::Old && self.is_to_pin(old, out) => Some(self.pin(old)),
             _ => None,
         };
-        match self.plan(at, key, value.len(), (deadline, 0), found, now) {
+        match self.plan(at, key, value.len(), Kept::until(deadline), found, now) {
             Ok(plan) => {
                 self.answer_set(at, plan.found, reply, true, out);
-                self.commit(at, key, value, deadline, plan, now);
+                self.commit(at, key, value, plan, now);
             }
             Err(error) => self.refuse(error, out),
         }
@@ -82,6 +82,7 @@ impl Shard {
     #[cold]
     pub(super) fn set_expired(&mut self, at: At, old: Option<Found>) {
         self.stats.sets += 1;
+        self.end_lease(at);
         self.index.next_version(at.slot);
         if let Some(old) = old {
             self.drop_expired(at.slot, at.hash, old.loc);
@@ -105,8 +106,8 @@ impl Shard {
     }
 
     fn append_fresh(&mut self, at: At, key: &[u8], tail: &[u8], now: UnixMillis) -> Result<usize, OpError> {
-        let plan = self.plan(at, key, tail.len(), (None, 0), None, now)?;
-        self.commit(at, key, tail, None, plan, now);
+        let plan = self.plan(at, key, tail.len(), Kept::default(), None, now)?;
+        self.commit(at, key, tail, plan, now);
         Ok(tail.len())
     }
 
@@ -134,7 +135,7 @@ impl Shard {
         if head.record_bytes(shift) != old.head.record_bytes(shift) || more_extents > 0 {
             let deadline = self.deadline_of(old);
             let log = self.arena.log_of(old.loc);
-            let form = self.form_appended(log, deadline, now);
+            let form = self.form_again(head, log, deadline, now);
             let size = head.with_form(form).record_bytes(shift);
             if self.make_room(at.slot, log, size, more_extents, Reserve::Keep, now)? {
                 match self.lookup(at, key, now) {
@@ -158,6 +159,7 @@ impl Shard {
             place.head = head;
             head.write(self.arena.bytes_mut(), place.loc);
         }
+        self.end_lease(at);
         let version = self.index.next_version(at.slot);
         item::write_version(self.arena.bytes_mut(), place.loc, version);
         self.write_tail(place, from, &rest);
@@ -206,10 +208,8 @@ impl Shard {
     ) -> Result<usize, OpError> {
         let before = item::value_of(self.arena.bytes(), old.loc, old.head);
         let whole = [before, tail].concat();
-        let deadline = self.deadline_of(old);
-        let flags = self.flags_of(old);
-        let plan = self.plan(at, key, whole.len(), (deadline, flags), Some(old), now)?;
-        self.commit(at, key, &whole, deadline, plan, now);
+        let plan = self.plan(at, key, whole.len(), self.kept_of(old), Some(old), now)?;
+        self.commit(at, key, &whole, plan, now);
         Ok(whole.len())
     }
 
@@ -224,16 +224,14 @@ impl Shard {
     fn add(&mut self, at: At, key: &[u8], delta: i64, now: UnixMillis) -> Result<i64, OpError> {
         let found = self.lookup(at, key, now);
         let (before, kept) = match found {
-            Some(found) => {
-                (self.integer_of(found).ok_or(OpError::NotAnInteger)?, (self.deadline_of(found), self.flags_of(found)))
-            }
-            None => (0, (None, 0)),
+            Some(found) => (self.integer_of(found).ok_or(OpError::NotAnInteger)?, self.kept_of(found)),
+            None => (0, Kept::default()),
         };
         let sum = before.checked_add(delta).ok_or(OpError::Overflow)?;
         let mut text = [0; INTEGER_BYTES_MAX];
         let text = format_integer(sum, &mut text);
         let plan = self.plan(at, key, text.len(), kept, found, now)?;
-        self.commit(at, key, text, kept.0, plan, now);
+        self.commit(at, key, text, plan, now);
         Ok(sum)
     }
 
@@ -245,8 +243,9 @@ impl Shard {
     /// `DEL`: 1 or 0.
     pub(super) fn del(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
         let found = self.lookup(at, key, now);
-        if let Some(found) = found {
-            self.delete(at, found);
+        match found {
+            Some(found) => self.delete(at, found),
+            None => self.end_lease(at),
         }
         out.integer(i64::from(found.is_some()));
     }
@@ -258,12 +257,16 @@ impl Shard {
                 self.answer(at.slot, found, out);
                 self.delete(at, found);
             }
-            None => out.null(),
+            None => {
+                self.end_lease(at);
+                out.null();
+            }
         }
     }
 
     /// Deletes a record by command, which is a write of its slot.
     pub(super) fn delete(&mut self, at: At, found: Found) {
+        self.end_lease(at);
         self.index.next_version(at.slot);
         self.stats.deletes += 1;
         self.drop_record(at.slot, at.hash, found.loc);

@@ -238,6 +238,7 @@ impl Core {
         let mut busy = self.handle_left_over();
         busy |= self.handle_news();
         busy |= self.handle_mail();
+        self.node.tend_waiters();
         self.settle();
         self.post_mail();
         self.keep_time();
@@ -585,7 +586,8 @@ impl Core {
     pub fn next_due(&self) -> Option<Duration> {
         let lingering = self.lingering.front().map(|(due, _)| *due);
         let stopping = self.is_stopping().then(|| self.now + Duration::from_millis(5));
-        [lingering, self.accept_again, stopping].into_iter().flatten().min()
+        let wait = self.node.next_wait_end().map(|millis| self.now + Duration::from_millis(millis));
+        [lingering, self.accept_again, stopping, wait].into_iter().flatten().min()
     }
 
     fn take_orders(&mut self) {
@@ -607,6 +609,7 @@ impl Core {
             self.ring.cancel_accept(Key { index: index as u32, generation: 0 });
         }
         self.last_input = self.now;
+        self.node.end_waits();
         self.stopping = Stopping::Draining { deadline: self.now + time, done };
     }
 

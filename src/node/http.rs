@@ -154,14 +154,14 @@ impl Node {
             _ => Family::Read,
         });
         let op = call.op.with_bytes(&call.value);
-        if owner == self.core {
+        if owner == self.core && op.waits() == 0 {
             self.note_key(at, &call.key, &op);
             let mut out = Encoder::new(session.output.buffer(), &call.form, &call.key, self.now);
             self.shard.execute(at, &call.key, op, self.now, &mut out);
         } else {
             let sequence = session.output.expect(Join::Single, 1);
             let token = Token { conn: id, sequence, part: 0 };
-            self.forward(token, Form::Http(call.form), (at, owner), &call.key, op);
+            self.execute_late(session, token, Form::Http(call.form), (at, owner), &call.key, op);
         }
         self.steer(session, owner);
     }

@@ -17,7 +17,7 @@ use super::Node;
 use super::batch::family;
 use super::session::Session;
 use crate::command::table::{self, Action, Spec};
-use crate::command::{Args, Op, ReplySink, Span};
+use crate::command::{Args, Op, OpError, ReplySink, Span};
 use crate::engine::{At, DraftId};
 use crate::protocol::resp::{Parser, Progress};
 
@@ -192,6 +192,15 @@ impl Node {
                 );
                 self.shard.set_draft(at, key.of(&head), draft, (expiry, condition, reply), self.now, &mut out);
             }
+            // Such a write is rare: its value is copied once more.
+            Ok(op @ Op::Store(_)) => match draft {
+                Some(draft) => {
+                    let value = self.shard.take_draft(draft);
+                    self.hot.written(at.hash, key.of(&head), value.len());
+                    self.shard.execute(at, key.of(&head), op.with_bytes(&value), self.now, &mut out);
+                }
+                None => out.refused(OpError::OutOfMemory),
+            },
             Ok(_) => unreachable!("only writes of a value are taken in so"),
             Err(error) => {
                 out.error(error.describe(spec.name, args));

@@ -34,7 +34,7 @@ impl Node {
             Ok(op) => op,
             Err(error) => return reply(session, "").error(error.describe(spec.name, args)),
         };
-        if owner == self.core {
+        if owner == self.core && op.waits() == 0 {
             let version = session.version;
             self.note_key(at, key, &op);
             let mut out = session.output.encoder(version, spec.name);
@@ -42,7 +42,7 @@ impl Node {
         } else {
             let sequence = session.output.expect(Join::Single, 1);
             let form = Form::Resp { version: session.version, command: spec.name };
-            self.forward(Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
+            self.execute_late(session, Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
         }
         self.steer(session, owner);
     }
@@ -55,6 +55,29 @@ impl Node {
         {
             session.move_to = Some(core);
         }
+    }
+
+    /// Executes a request of which the reply has its place already: here, now or after a wait, or at the key's owner.
+    pub(super) fn execute_late(
+        &mut self,
+        session: &mut Session,
+        token: Token,
+        form: Form,
+        (at, owner): (At, usize),
+        key: &[u8],
+        op: Op<'_>,
+    ) {
+        if owner != self.core {
+            return self.forward(token, form, (at, owner), key, op);
+        }
+        if op.waits() > 0 && self.await_fill(self.core, token, form, at, key, op) {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        self.execute_on_key(&form, at, key, op, &mut scratch);
+        session.output.fill(token.sequence, token.part, &scratch);
+        self.keep_scratch(scratch);
     }
 
     pub(super) fn forward(&mut self, token: Token, form: Form, (at, owner): (At, usize), key: &[u8], op: Op<'_>) {
@@ -128,7 +151,8 @@ impl Node {
             let sequence = session.output.expect(gather.join(), places.len() as u32);
             for (part, (place, key, op)) in calls.enumerate() {
                 let token = Token { conn: id, sequence, part: part as u32 };
-                self.execute_part(session, token, spec.name, place, key, op);
+                let form = Form::Resp { version: session.version, command: spec.name };
+                self.execute_late(session, token, form, place, key, op);
             }
         }
         self.steer(session, places[0].1);
@@ -142,28 +166,6 @@ impl Node {
             places.iter().for_each(|(at, _)| self.shard.prefetch_slot(at.slot));
             places.iter().for_each(|(at, _)| self.shard.prefetch_record(*at));
         }
-    }
-
-    /// Executes one part of a scattered command, here or at its owner.
-    fn execute_part(
-        &mut self,
-        session: &mut Session,
-        token: Token,
-        command: &'static str,
-        (at, owner): (At, usize),
-        key: &[u8],
-        op: Op<'_>,
-    ) {
-        if owner != self.core {
-            let form = Form::Resp { version: session.version, command };
-            return self.forward(token, form, (at, owner), key, op);
-        }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        self.note_key(at, key, &op);
-        self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, session.version, command));
-        session.output.fill(token.sequence, token.part, &scratch);
-        self.keep_scratch(scratch);
     }
 }
 

@@ -32,6 +32,7 @@ mod steering;
 mod stream;
 mod sweep;
 pub mod topology;
+mod waiters;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use session::{Protocol, Scope, Session, State};
 use settings::Budget;
 use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
+use waiters::Waiters;
 
 use crate::base::{KeyHasher, UnixMillis};
 use crate::engine::{At, Policy, Shard};
@@ -140,6 +142,8 @@ enum Waiting {
     Session(ConnId),
     /// Requests of another core.
     Requests(usize),
+    /// Requests that waited for a fill.
+    Waiters,
 }
 
 /// A place in the table of sessions.
@@ -189,6 +193,7 @@ pub struct Node {
     counters: CoreSnapshot,
     hand_pace: Pace,
     hot: HotKeys,
+    waiters: Waiters,
     now: UnixMillis,
     now_us: u64,
 }
@@ -228,6 +233,7 @@ impl Node {
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
             hand_pace: Pace::new(server.started_at),
             hot: HotKeys::new(core as u64 + 1, server.started_at),
+            waiters: Waiters::default(),
             now: server.started_at,
             now_us: server.started_at.0 * 1000,
             topology,
@@ -534,6 +540,7 @@ impl Node {
                 self.serving[core] = false;
                 self.serve_deferred(core);
             }
+            Some(Waiting::Waiters) => self.answer_waiters(),
         }
         true
     }
@@ -601,6 +608,8 @@ impl Node {
                 hand_reinserted: memory.hand.reinserted,
                 refs_sampled: self.shard.sample_refs(REFS_SAMPLE, self.now_us),
             },
+            leases: self.shard.lease_report(),
+            waiting: self.waiters.len() as u64,
             hot: self.hot.report(self.now, |key| self.shard.value_len(self.locate(key).0, key)),
             ..self.counters.clone()
         }
@@ -611,7 +620,7 @@ impl Node {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
         let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
-        let retired = self.retired.held_bytes();
+        let retired = self.retired.held_bytes() + self.waiters.held_bytes();
         self.shard.pins_bytes() + (held + spare + retired + self.places.capacity() * size_of::<Place>()) as u64
     }
 

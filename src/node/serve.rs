@@ -66,6 +66,12 @@ impl Node {
 
     /// Executes one request of another core into that core's parcel.
     pub(super) fn serve(&mut self, from: usize, request: &Request, bytes: &[u8]) {
+        if let Work::Key { at, key, op, .. } = &request.work
+            && op.waits() > 0
+            && self.await_fill(from, request.token, request.form, *at, key.of(bytes), *op)
+        {
+            return;
+        }
         let body = if let Work::Snapshot = request.work {
             Body::Snapshot(Box::new(self.snapshot()))
         } else {
@@ -100,23 +106,9 @@ impl Node {
     /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
     pub(super) fn execute_for(&mut self, form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
         match (form, work) {
-            (Form::Memcache(form), Work::Key { at, key, op, bytes: stored }) => {
-                let key = key.of(bytes);
+            (form, Work::Key { at, key, op, bytes: stored }) => {
                 let op = op.with_bytes(stored.of(bytes));
-                self.note_key(*at, key, &op);
-                self.shard.execute(
-                    *at,
-                    key,
-                    op,
-                    self.now,
-                    &mut protocol::memcache::Encoder::new(out, form, key, self.now),
-                );
-            }
-            (Form::Http(form), Work::Key { at, key, op, bytes: stored }) => {
-                let key = key.of(bytes);
-                let op = op.with_bytes(stored.of(bytes));
-                self.note_key(*at, key, &op);
-                self.shard.execute(*at, key, op, self.now, &mut protocol::http::Encoder::new(out, form, key, self.now));
+                self.execute_on_key(form, *at, key.of(bytes), op, out);
             }
             (Form::Resp { version, command }, _) => {
                 self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
@@ -128,14 +120,28 @@ impl Node {
         }
     }
 
-    /// Executes work on this core's own keys.
+    /// Executes an operation on a key of this core, and writes the reply in the form that its protocol wants.
+    #[inline]
+    pub(super) fn execute_on_key(&mut self, form: &Form, at: At, key: &[u8], op: Op<'_>, out: &mut Vec<u8>) {
+        self.note_key(at, key, &op);
+        let now = self.now;
+        match form {
+            Form::Resp { version, command } => {
+                self.shard.execute(at, key, op, now, &mut Encoder::new(out, *version, command));
+            }
+            Form::Memcache(form) => {
+                self.shard.execute(at, key, op, now, &mut protocol::memcache::Encoder::new(out, form, key, now));
+            }
+            Form::Http(form) => {
+                self.shard.execute(at, key, op, now, &mut protocol::http::Encoder::new(out, form, key, now));
+            }
+        }
+    }
+
+    /// Executes work on this core's own keys that is no operation on one.
     pub(super) fn execute_work(&mut self, work: &Work, bytes: &[u8], out: &mut Encoder<'_>) {
         match work {
-            Work::Key { at, key, op, bytes: stored } => {
-                let (key, op) = (key.of(bytes), op.with_bytes(stored.of(bytes)));
-                self.note_key(*at, key, &op);
-                self.shard.execute(*at, key, op, self.now, out);
-            }
+            Work::Key { .. } => unreachable!("operations on keys are written as their protocol wants"),
             Work::DbSize => out.integer(self.shard.key_count() as i64),
             Work::Flush => {
                 self.shard.flush();

@@ -3,6 +3,7 @@
 //! which is all that other threads ever see.
 
 use super::hotkeys::Keys;
+use crate::engine::lease::LeaseReport;
 
 /// What a command is for, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +239,12 @@ pub struct CoreSnapshot {
     pub output_paused: u64,
     /// Receives that found no free buffer (`ENOBUFS`).
     pub recv_starved: u64,
+    /// Refresh leases.
+    pub leases: LeaseReport,
+    /// Requests that waited for a fill.
+    pub waits: u64,
+    /// Requests that wait for one now.
+    pub waiting: u64,
     /// The hottest keys and the largest values now.
     pub hot: Keys,
 }

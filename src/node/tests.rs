@@ -17,6 +17,7 @@ mod settings;
 mod slices;
 mod streams;
 mod sweeps;
+mod waits;
 
 use super::*;
 use crate::base::SLOT_COUNT;
@@ -151,6 +152,7 @@ impl Host {
         loop {
             let mut any = false;
             for from in 0..self.nodes.len() {
+                self.nodes[from].tend_waiters();
                 while self.nodes[from].go_on() {
                     any = true;
                 }

@@ -349,7 +349,7 @@ impl Shard {
     /// Writes a record again at the end of `log`, with another count.
     fn reinsert(&mut self, slot: Slot, hash: KeyHash, found: Found, log: Log, refs: u64, now: UnixMillis) -> bool {
         let deadline = self.deadline_of(found);
-        let head = found.head.with_refs(refs).with_form(self.form_appended(log, deadline, now));
+        let head = found.head.with_refs(refs).with_form(self.form_again(found.head, log, deadline, now));
         if !self.arena.fits(log, head.record_bytes(self.arena.segment_shift())) {
             if self.segments_free() < 1 {
                 return false;

@@ -1,9 +1,11 @@
 //! The model test itself.
 
+mod leases;
 mod versioned;
 
 use self::versioned::{Asked, Write};
 use super::*;
+use crate::command::Claim;
 
 /// What the model knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,7 @@ struct Entry {
     deadline: Option<u64>,
     version: u64,
     flags: u32,
+    soft: Option<u64>,
 }
 
 /// One step of a sequence.
@@ -31,6 +34,8 @@ enum Step {
     Store(u8, Write),
     Fetch(u8, Span, bool),
     Remove(u8, Asked),
+    Ask { key: u8, claim: Claim, renew_below_ms: u64, term_ms: u32 },
+    Stale { key: u8, asked: Asked, empty: bool },
     Count { key: u8, delta: u64, down: bool, initial: Option<u64>, asked: Asked },
     Wait(u64),
     SetBack(u64),
@@ -103,6 +108,10 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (key.clone(), versioned::write()).prop_map(|(key, write)| Step::Store(key, write)),
         4 => (key.clone(), span(), any::<bool>()).prop_map(|(key, span, bump)| Step::Fetch(key, span, bump)),
         2 => (key.clone(), versioned::asked()).prop_map(|(key, asked)| Step::Remove(key, asked)),
+        5 => (key.clone(), leases::claim(), 0u64..5000, 1u32..3000).prop_map(
+            |(key, claim, renew_below_ms, term_ms)| Step::Ask { key, claim, renew_below_ms, term_ms }),
+        2 => (key.clone(), versioned::asked(), any::<bool>()).prop_map(
+            |(key, asked, empty)| Step::Stale { key, asked, empty }),
         4 => (key, delta(), any::<bool>(), proptest::option::of(any::<u64>()), versioned::asked()).prop_map(
             |(key, delta, down, initial, asked)| Step::Count { key, delta, down, initial, asked }),
         4 => prop_oneof![0u64..50, 0u64..5000, 0u64..20 * DAY_MS, 0u64..YEAR_MS].prop_map(Step::Wait),
@@ -121,6 +130,8 @@ struct Twin {
     shard: Shard,
     model: BTreeMap<Vec<u8>, Entry>,
     versions: BTreeMap<u16, u64>,
+    /// Token and deadline of the leases that are out.
+    leases: BTreeMap<Vec<u8>, (u64, u64)>,
     now: u64,
     /// The latest time that the clock has shown.
     latest: u64,
@@ -134,7 +145,8 @@ impl Twin {
         let evicts = policy != Policy::NoEviction && budget_bytes < 64 << 20;
         let shard = shard(budget_bytes, policy);
         let now = 1_700_000_000_000;
-        Self { shard, model: BTreeMap::new(), versions: BTreeMap::new(), now, latest: now, writes: 0, evicts }
+        let (model, versions, leases) = Default::default();
+        Self { shard, model, versions, leases, now, latest: now, writes: 0, evicts }
     }
 
     fn key(n: u8) -> Vec<u8> {
@@ -194,7 +206,8 @@ impl Twin {
     /// A write by a command that says nothing of client flags.
     fn store(&mut self, key: &[u8], value: Vec<u8>, deadline: Option<u64>, flags: u32) {
         let version = self.next_version(key);
-        self.model.insert(key.to_vec(), Entry { value, deadline, version, flags });
+        self.leases.remove(key);
+        self.model.insert(key.to_vec(), Entry { value, deadline, version, flags, soft: None });
     }
 
     fn step(&mut self, step: &Step) {
@@ -250,6 +263,10 @@ impl Twin {
             Step::Store(key, write) => self.write(&Self::key(key), write),
             Step::Fetch(key, span, bump) => self.fetch(&Self::key(key), span.expiry(self.now), bump),
             Step::Remove(key, asked) => self.remove(&Self::key(key), asked),
+            Step::Ask { key, claim, renew_below_ms, term_ms } => {
+                self.ask(&Self::key(key), claim, renew_below_ms, term_ms);
+            }
+            Step::Stale { key, asked, empty } => self.make_stale(&Self::key(key), asked, empty),
             Step::Count { key, delta, down, initial, asked } => {
                 self.count(&Self::key(key), delta, down, initial, asked);
             }
@@ -264,6 +281,7 @@ impl Twin {
             Step::Flush => {
                 self.shard.flush();
                 self.model.clear();
+                self.leases.clear();
                 assert_eq!(self.shard.key_count(), 0);
             }
             Step::Scan => self.scan(),
@@ -271,11 +289,18 @@ impl Twin {
         }
     }
 
+    /// The key is deleted, if there was one: whoever was to fill it is late in any case.
     fn forget(&mut self, key: &[u8], existed: bool) {
+        self.leases.remove(key);
         if existed {
             self.next_version(key);
             self.model.remove(key);
         }
+    }
+
+    /// A write that joins or counts leaves the time from which on the value is stale.
+    fn keep_soft(&mut self, key: &[u8], soft: Option<u64>) {
+        self.model.get_mut(key).expect("just stored").soft = soft;
     }
 
     fn change_deadline(&mut self, key: &[u8], deadline: Option<u64>) {
@@ -329,7 +354,8 @@ impl Twin {
             return;
         }
         let Answer::Integer(answered) = answer else { panic!("APPEND answered {answer:?}") };
-        let (mut value, deadline, flags) = old.map_or((Vec::new(), None, 0), |e| (e.value, e.deadline, e.flags));
+        let (mut value, deadline, flags, soft) =
+            old.map_or((Vec::new(), None, 0, None), |e| (e.value, e.deadline, e.flags, e.soft));
         if answered as usize == len && !value.is_empty() {
             assert!(self.evicts, "what was there before is lost");
             return self.store(key, tail, None, 0);
@@ -337,6 +363,7 @@ impl Twin {
         value.extend_from_slice(&tail);
         assert_eq!(answered as usize, value.len());
         self.store(key, value, deadline, flags);
+        self.keep_soft(key, soft);
     }
 
     fn incr(&mut self, key: &[u8]) {
@@ -347,8 +374,9 @@ impl Twin {
             (None, Answer::Refused(OpError::NotAnInteger)) | (_, Answer::Refused(OpError::OutOfMemory)) => {}
             (Some(n), Answer::Integer(sum)) => {
                 assert_eq!(sum, n + 7);
-                let (deadline, flags) = old.map_or((None, 0), |e| (e.deadline, e.flags));
+                let (deadline, flags, soft) = old.map_or((None, 0, None), |e| (e.deadline, e.flags, e.soft));
                 self.store(key, sum.to_string().into_bytes(), deadline, flags);
+                self.keep_soft(key, soft);
             }
             (before, answer) => panic!("INCRBY on {before:?} answered {answer:?}"),
         }

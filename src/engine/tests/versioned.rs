@@ -4,7 +4,7 @@
 //! new value loses what a client keeps beside its own. Method: one sink that keeps all that a value tells.
 
 use super::*;
-use crate::command::{Count, Outcome, ReplySink, Store, StoreMode, Value};
+use crate::command::{Count, Outcome, Remove, ReplySink, Store, StoreMode, Value};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -43,8 +43,7 @@ impl ReplySink for Told {
     fn error(&mut self, _: impl AsRef<[u8]>) {}
 }
 
-const STORE: Store<'_> =
-    Store { value: b"", flags: 7, expiry: Expiry::Never, mode: StoreMode::Set, compare: None, create: false };
+const STORE: Store<'_> = Store { flags: 7, ..Store::new(StoreMode::Set, Expiry::Never) };
 const UP: Count = Count { delta: 1, down: false, initial: None, expiry: Expiry::Keep, compare: None };
 
 fn tell(shard: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Told {
@@ -54,7 +53,7 @@ fn tell(shard: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Told {
 }
 
 fn peek(shard: &mut Shard, key: &[u8]) -> Told {
-    tell(shard, key, Op::Fetch { expiry: Expiry::Keep, bump: false }, NOW)
+    tell(shard, key, Op::Fetch { expiry: Expiry::Keep, bump: false, ask: None }, NOW)
 }
 
 fn store(shard: &mut Shard, key: &[u8], value: &[u8], mode: StoreMode) -> Outcome {
@@ -119,7 +118,7 @@ fn a_version_that_differs_changes_nothing() {
     let differs = Some(Outcome::Differs { version });
     let with = |compare| Op::Store(Store { value: b"2", compare, ..STORE });
     assert_eq!(tell(&mut s, b"k", with(wrong), NOW).outcome, differs);
-    assert_eq!(tell(&mut s, b"k", Op::Remove { compare: wrong }, NOW).outcome, differs);
+    assert_eq!(tell(&mut s, b"k", Op::Remove(Remove { compare: wrong, ..Remove::default() }), NOW).outcome, differs);
     assert_eq!(count(&mut s, b"k", Count { compare: wrong, ..UP }).outcome, differs);
     assert_eq!((peek(&mut s, b"k").value, peek(&mut s, b"k").version), (Some(b"1".to_vec()), version));
     let Some(Outcome::Counted { number: 2, version: second, .. }) =
@@ -133,9 +132,14 @@ fn a_version_that_differs_changes_nothing() {
     else {
         panic!("it was stored")
     };
-    let removed = tell(&mut s, b"k", Op::Remove { compare: Some(third) }, NOW).outcome;
+    let removed = tell(&mut s, b"k", Op::Remove(Remove { compare: Some(third), ..Remove::default() }), NOW).outcome;
     assert_eq!(removed, Some(Outcome::Done { version: 0, created: false }));
-    for op in [with(right), Op::Remove { compare: right }, Op::Remove { compare: None }, Op::Count(UP)] {
+    for op in [
+        with(right),
+        Op::Remove(Remove { compare: right, ..Remove::default() }),
+        Op::Remove(Remove::default()),
+        Op::Count(UP),
+    ] {
         assert_eq!(tell(&mut s, b"k", op, NOW).outcome, Some(Outcome::NotFound), "{op:?}");
     }
     s.check();
@@ -148,7 +152,7 @@ fn reading_and_touching_give_no_new_version() {
     let version = peek(&mut s, b"k").version;
     run(&mut s, b"k", Op::Get, NOW);
     for expiry in [Expiry::In(9000), Expiry::Keep, Expiry::Never] {
-        assert_eq!(tell(&mut s, b"k", Op::Fetch { expiry, bump: true }, NOW).version, version, "{expiry:?}");
+        assert_eq!(tell(&mut s, b"k", Op::Fetch { expiry, bump: true, ask: None }, NOW).version, version, "{expiry:?}");
     }
     assert_eq!(peek(&mut s, b"k").version, version);
     s.check();
@@ -196,7 +200,7 @@ fn a_key_whose_time_has_passed_is_stored_and_gone() {
         assert!(matches!(told.outcome, Some(Outcome::Done { .. })), "{expiry:?}");
         assert_eq!(peek(&mut s, b"k").value, None, "{expiry:?}");
         store(&mut s, b"k", b"1", StoreMode::Set);
-        let told = tell(&mut s, b"k", Op::Fetch { expiry, bump: true }, NOW);
+        let told = tell(&mut s, b"k", Op::Fetch { expiry, bump: true, ask: None }, NOW);
         assert_eq!(told.value.as_deref(), Some(&b"1"[..]), "it is answered once more");
         assert_eq!(peek(&mut s, b"k").value, None, "{expiry:?}");
         store(&mut s, b"k", b"1", StoreMode::Set);
@@ -222,8 +226,8 @@ fn only_a_whole_new_value_of_resp_clears_client_flags() {
         Op::Expire { expiry: Expiry::In(5000), condition: ExpireCondition::default() },
         Op::Persist,
         Op::Get,
-        Op::Fetch { expiry: Expiry::In(5000), bump: true },
-        Op::Fetch { expiry: Expiry::Never, bump: false },
+        Op::Fetch { expiry: Expiry::In(5000), bump: true, ask: None },
+        Op::Fetch { expiry: Expiry::Never, bump: false, ask: None },
     ] {
         run_any(&mut s, b"k", op);
         assert_eq!(peek(&mut s, b"k").flags, 7, "{op:?}");
@@ -250,7 +254,7 @@ fn a_read_is_told_to_the_next_reader_only() {
     let mut s = roomy();
     store(&mut s, b"k", b"1", StoreMode::Set);
     assert!(!peek(&mut s, b"k").was_read);
-    let fetch = Op::Fetch { expiry: Expiry::Keep, bump: true };
+    let fetch = Op::Fetch { expiry: Expiry::Keep, bump: true, ask: None };
     assert!(!tell(&mut s, b"k", fetch, NOW).was_read, "the state before this read");
     assert!(tell(&mut s, b"k", fetch, NOW).was_read);
     assert!(peek(&mut s, b"k").was_read);

@@ -4,12 +4,12 @@
 //! core or by its owner, and with the last one the response is written. Once the parts of a `batchGet` are too long
 //! together, no more values are read.
 
-use crate::command::{Expiry, Op, Store, StoreMode};
+use crate::command::{Ask, Expiry, Op, Store, StoreMode};
 use crate::node::Node;
 use crate::node::mailbox::{ConnId, Form, Token};
 use crate::node::output::Join;
 use crate::node::session::Session;
-use crate::protocol::http::{self, Encoder, Entry, List, Shape};
+use crate::protocol::http::{self, Entry, List, Shape};
 
 /// Parts that may be at other cores at a time: as many long values as fit into memory beside each other.
 const WINDOW: usize = 16;
@@ -31,11 +31,11 @@ impl Items {
 
     fn get(&self, i: usize) -> (&[u8], Op<'_>) {
         match self {
-            Items::Get(keys) => (&keys[i], Op::Fetch { expiry: Expiry::Keep, bump: true }),
+            Items::Get(keys) => (&keys[i], Op::Fetch { expiry: Expiry::Keep, bump: true, ask: Some(Ask::NOTHING) }),
             Items::Set(entries) => {
-                let (value, expiry) = (&entries[i].value[..], entries[i].expiry);
-                let (mode, compare) = (StoreMode::Set, None);
-                (&entries[i].key, Op::Store(Store { value, flags: 0, expiry, mode, compare, create: false }))
+                let entry = &entries[i];
+                let plain = Store::new(StoreMode::Set, entry.expiry);
+                (&entry.key, Op::Store(Store { value: &entry.value, soft_ms: entry.soft_ms, ..plain }))
             }
         }
     }
@@ -113,16 +113,7 @@ impl Node {
             let token = Token { conn: id, sequence: batch.sequence, part: batch.next as u32 };
             batch.next += 1;
             self.executed += 1;
-            if owner != self.core {
-                self.forward(token, Form::Http(batch.form), (at, owner), key, op);
-                continue;
-            }
-            let mut scratch = std::mem::take(&mut self.scratch);
-            scratch.clear();
-            self.note_key(at, key, &op);
-            self.shard.execute(at, key, op, self.now, &mut Encoder::new(&mut scratch, &batch.form, key, self.now));
-            session.output.fill(token.sequence, token.part, &scratch);
-            self.keep_scratch(scratch);
+            self.execute_late(session, token, Form::Http(batch.form), (at, owner), key, op);
         }
         if session.output.awaits(batch.sequence).is_some() {
             session.http_batch = Some(batch);

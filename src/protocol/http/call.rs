@@ -8,8 +8,10 @@ use super::json::{self, Entry};
 use super::request::{Limits, Request};
 use super::response::{JSON, OCTETS};
 use super::status::{Refusal, Status};
-use crate::command::{Expiry, Op, Store, StoreMode};
+use crate::command::{Ask, Claim, Expiry, Op, Remove, Store, StoreMode};
 
+/// The longest that a client may wait for a fill, in milliseconds.
+const WAIT_MS_MAX: u32 = 60_000;
 /// Where the values are.
 const VALUES: &[u8] = b"/v1/cache/";
 
@@ -108,11 +110,11 @@ impl<'a> KeyCall<'a> {
         match request.head.method {
             "PUT" => Self::put(request, key, query, limits),
             "DELETE" => Self::delete(&request.head, key, limits),
-            _ => Self::get(&request.head, key, limits),
+            _ => Self::get(&request.head, key, query, limits),
         }
     }
 
-    fn get(head: &Head<'a>, key: Cow<'a, [u8]>, limits: &Limits) -> Result<Self, Refusal> {
+    fn get(head: &Head<'a>, key: Cow<'a, [u8]>, query: Option<&'a str>, limits: &Limits) -> Result<Self, Refusal> {
         let (wanted, unwanted) = (head.if_match, head.if_none_match);
         let (check, tag) = match () {
             () if wanted.any => (Check::Present, 0),
@@ -122,7 +124,11 @@ impl<'a> KeyCall<'a> {
             () => unwanted.newest.map_or((Check::None, 0), |version| (Check::NoneMatch, version)),
         };
         let shape = if head.wants_raw { Shape::Raw } else { Shape::Json };
-        let op = Op::Fetch { expiry: Expiry::Keep, bump: !head.is_head() };
+        let ask = query_ask(query)?;
+        if ask.claim != Claim::Nothing && (head.is_head() || check != Check::None) {
+            return Err(Refusal::bad("waitMs is for a GET without conditions: its answer may be a lease"));
+        }
+        let op = Op::Fetch { expiry: Expiry::Keep, bump: !head.is_head(), ask: Some(ask) };
         Ok(Self { key, op, value: Cow::Borrowed(b""), form: form(head, shape, check, tag, limits) })
     }
 
@@ -132,7 +138,7 @@ impl<'a> KeyCall<'a> {
         }
         let (check, compare) = compared(head)?;
         let form = form(head, Shape::Outcome, check, compare.unwrap_or(0), limits);
-        Ok(Self { key, op: Op::Remove { compare }, value: Cow::Borrowed(b""), form })
+        Ok(Self { key, op: Op::Remove(Remove { compare, ..Remove::default() }), value: Cow::Borrowed(b""), form })
     }
 
     fn put(request: Request<'a>, key: Cow<'a, [u8]>, query: Option<&'a str>, limits: &Limits) -> Result<Self, Refusal> {
@@ -147,17 +153,17 @@ impl<'a> KeyCall<'a> {
             _ => return Err(Refusal::bad("PUT takes either If-Match or If-None-Match: *")),
         };
         let form = form(head, Shape::Outcome, check, compare.unwrap_or(0), limits);
-        let ttl = query_ttl(query)?;
-        let (value, expiry) = if head.is_raw() && !head.is_encoded {
-            (request.body, ttl.unwrap_or(Expiry::Never))
+        let times = query_times(query)?;
+        let (value, (expiry, soft_ms)) = if head.is_raw() && !head.is_encoded {
+            (request.body, times.unwrap_or((Expiry::Never, 0)))
         } else {
             let entry = json::read_entry(json_body(&request)?)?;
-            if ttl.is_some() {
-                return Err(Refusal::bad("with JSON, ttlSeconds belongs into the body and not into the query"));
+            if times.is_some() {
+                return Err(Refusal::bad("with JSON, times belong into the body and not into the query"));
             }
-            (Cow::Owned(entry.value), entry.expiry)
+            (Cow::Owned(entry.value), (entry.expiry, entry.soft_ms))
         };
-        let op = Op::Store(Store { value: b"", flags: 0, expiry, mode, compare, create: false });
+        let op = Op::Store(Store { compare, soft_ms, ..Store::new(mode, expiry) });
         Ok(Self { key, op, value, form })
     }
 }
@@ -219,19 +225,48 @@ fn check_key(key: &[u8], limits: &Limits, status: Status) -> Result<(), Refusal>
     Err(Refusal::new(status, message))
 }
 
-/// The time to live in a query such as `ttlSeconds=1.5`.
-fn query_ttl(query: Option<&str>) -> Result<Option<Expiry>, Refusal> {
-    let mut ttl = None;
+/// The fields of a query such as `ttlSeconds=1.5&staleSeconds=10`, each of which may be there once.
+fn query_fields<const N: usize>(query: Option<&str>, names: [&str; N]) -> Result<[Option<f64>; N], Refusal> {
+    let mut numbers = [None; N];
     for field in query.unwrap_or_default().split('&').filter(|field| !field.is_empty()) {
-        let Some(text) = field.strip_prefix("ttlSeconds=") else {
-            return Err(Refusal::bad("the query of a PUT has only ttlSeconds=…"));
+        let (name, text) = field.split_once('=').unwrap_or((field, ""));
+        let Some(at) = names.iter().position(|&n| n == name) else {
+            return Err(Refusal::bad(format!("the query of this request has only {}", names.join(" and "))));
         };
-        let seconds = text.parse().map_err(|_| Refusal::bad("ttlSeconds is not a number"))?;
-        if ttl.replace(json::expiry(seconds, "")?).is_some() {
-            return Err(Refusal::bad("ttlSeconds is there twice"));
+        let number = text.parse().map_err(|_| Refusal::bad(format!("{name} is not a number")))?;
+        if numbers[at].replace(number).is_some() {
+            return Err(Refusal::bad(format!("{name} is there twice")));
         }
     }
-    Ok(ttl)
+    Ok(numbers)
+}
+
+/// How long a raw body lives, and after how many milliseconds it is stale.
+fn query_times(query: Option<&str>) -> Result<Option<(Expiry, u64)>, Refusal> {
+    match query_fields(query, ["ttlSeconds", "staleSeconds"])? {
+        [None, None] => Ok(None),
+        [ttl, stale] => json::times(ttl, stale, "").map(Some),
+    }
+}
+
+/// What a `GET` asks for beside the value.
+fn query_ask(query: Option<&str>) -> Result<Ask, Refusal> {
+    let [wait, term] = query_fields(query, ["waitMs", "leaseSeconds"])?;
+    let Some(wait) = wait else {
+        if term.is_some() {
+            return Err(Refusal::bad("leaseSeconds goes with waitMs: waitMs=0 asks for a lease without waiting"));
+        }
+        return Ok(Ask::NOTHING);
+    };
+    if !(0.0..=f64::from(WAIT_MS_MAX)).contains(&wait) {
+        return Err(Refusal::bad(format!("waitMs is not from 0 to {WAIT_MS_MAX}")));
+    }
+    let term_ms = match term {
+        None => 0,
+        Some(seconds) if (0.001..=3600.0).contains(&seconds) => (seconds * 1000.0).ceil() as u32,
+        Some(_) => return Err(Refusal::bad("leaseSeconds is not from 0.001 to 3600")),
+    };
+    Ok(Ask { claim: Claim::Missing, renew_below_ms: 0, term_ms, wait_ms: wait as u32 })
 }
 
 /// Path and query. Scheme and host, which a request to a proxy has, are left out.

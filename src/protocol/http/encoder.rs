@@ -8,7 +8,7 @@ use super::request::Limits;
 use super::response::{OCTETS, Response};
 use super::status::Status;
 use crate::base::UnixMillis;
-use crate::command::{OpError, Outcome, Payload, ReplySink, Value};
+use crate::command::{Lease, Leased, OpError, Outcome, Payload, ReplySink, Value};
 
 /// What the reply is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,21 +73,28 @@ pub struct Encoder<'a> {
     form: &'a Form,
     key: &'a [u8],
     now: UnixMillis,
+    /// How fresh the value is, and the lease that goes with it.
+    state: (&'static str, Option<u64>),
 }
 
 impl<'a> Encoder<'a> {
     /// Appends the reply to a request for `key` to `out`.
     pub fn new(out: &'a mut Vec<u8>, form: &'a Form, key: &'a [u8], now: UnixMillis) -> Self {
-        Self { out, form, key, now }
+        Self { out, form, key, now, state: ("fresh", None) }
     }
 
     fn response(&self, status: Status) -> Response {
         Response { close: self.form.close, bodiless: self.form.bodiless, ..Response::new(status) }
     }
 
+    /// Whether this is one reply among those of a batch.
+    fn is_part(&self) -> bool {
+        matches!(self.form.shape, Shape::ValuePart | Shape::OutcomePart)
+    }
+
     /// Something went wrong, with the whole request or with this key's part.
     fn fail(&mut self, status: Status, etag: Option<u64>, message: &str) {
-        if !matches!(self.form.shape, Shape::ValuePart | Shape::OutcomePart) {
+        if !self.is_part() {
             return Response { etag, ..self.response(status) }.error(message, self.out);
         }
         self.begin_part();
@@ -137,11 +144,38 @@ impl<'a> Encoder<'a> {
             Some(millis) => write!(self.out, ",\"ttlSeconds\":{}", Seconds(millis)),
             None => write!(self.out, ",\"ttlSeconds\":null"),
         };
-        let _ = write!(self.out, ",\"version\":{}}}", value.version);
+        let _ = write!(self.out, ",\"version\":{}", value.version);
+        self.write_state();
+        self.out.push(b'}');
+    }
+
+    fn write_state(&mut self) {
+        let (state, lease) = self.state;
+        let _ = write!(self.out, ",\"state\":\"{state}\"");
+        if let Some(lease) = lease {
+            let _ = write!(self.out, ",\"lease\":{lease}");
+        }
+    }
+
+    /// A value that somebody is to fill: the asker, if there is a lease.
+    fn filling(&mut self) {
+        let message = match self.state.1 {
+            Some(_) => "the key does not exist: it is yours to fill, with If-Match: \"LEASE\"",
+            None => "the key does not exist, and is being filled",
+        };
+        let response = self.response(Status::NotFound);
+        let start = self.out.len();
+        self.begin_part();
+        self.write_state();
+        self.out.push(b',');
+        json::write_error(response.status, message, self.out);
+        self.out.push(b'}');
+        response.before(start, self.out);
     }
 
     fn raw(&mut self, value: &Value<'_>, response: Response) {
-        let response = Response { media: OCTETS, ttl: Some(self.ttl(value)), ..response };
+        let (ttl, state) = (Some(self.ttl(value)), Some(self.state));
+        let response = Response { media: OCTETS, ttl, state, ..response };
         response.head(value.payload.len(), self.out);
         if response.has_body() {
             value.payload.append_to(self.out);
@@ -195,6 +229,19 @@ impl ReplySink for Encoder<'_> {
             Shape::Raw => self.raw(value, response),
             Shape::ValuePart => self.write_value(value),
             _ => self.json(value, response),
+        }
+    }
+
+    fn leased(&mut self, leased: &Leased<'_>) {
+        let lease = if let Lease::Granted { token, .. } = leased.lease { Some(token) } else { None };
+        self.state = (if leased.is_stale { "stale" } else { "fresh" }, lease);
+        match leased.value {
+            Some(value) => self.value(value),
+            None if leased.lease != Lease::None && self.form.check == Check::None && !self.is_part() => {
+                self.state.0 = "filling";
+                self.filling();
+            }
+            None => self.null(),
         }
     }
 

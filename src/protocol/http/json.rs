@@ -19,7 +19,7 @@ const PARTS_MAX: usize = 16 * BATCH_KEYS_MAX;
 /// The longest time to live: some 3,000 years.
 pub const TTL_SECONDS_MAX: f64 = 1e11;
 /// The policies that there are.
-const POLICIES: &str = "\"cache-aside\"";
+const POLICIES: &str = "\"cache-aside\", \"stale-while-revalidate\"";
 
 /// A value to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// For how long.
     pub expiry: Expiry,
+    /// After how many milliseconds it is stale; 0: never.
+    pub soft_ms: u64,
 }
 
 /// The body of a `PUT`.
@@ -106,18 +108,36 @@ fn key(item: Value, at: &str) -> Result<Vec<u8>, Refusal> {
 fn entry(mut fields: Map<String, Value>, at: &str, has_key: bool) -> Result<Entry, Refusal> {
     let key = if has_key { bytes(&mut fields, "key", "keyEncoding", at)? } else { Vec::new() };
     let value = bytes(&mut fields, "value", "encoding", at)?;
-    let expiry = match fields.remove("ttlSeconds") {
-        None | Some(Value::Null) => Expiry::Never,
-        Some(Value::Number(number)) => expiry(number.as_f64().unwrap_or(f64::NAN), at)?,
-        Some(_) => return Err(Refusal::bad(format!("{at}ttlSeconds is not a number"))),
-    };
+    let ttl = seconds(&mut fields, "ttlSeconds", at)?;
+    let stale = seconds(&mut fields, "staleSeconds", at)?;
     match fields.remove("policy") {
-        None => {}
-        Some(Value::String(policy)) if policy == "cache-aside" => {}
+        None if stale.is_none() => {}
+        Some(Value::String(policy)) if policy == "cache-aside" && stale.is_none() => {}
+        Some(Value::String(policy)) if policy == "stale-while-revalidate" => {
+            if stale.is_none() || ttl.is_none() {
+                let message =
+                    "policy stale-while-revalidate needs ttlSeconds, and staleSeconds for the time after them";
+                return Err(Refusal::bad(format!("{at}{message}")));
+            }
+        }
+        None | Some(Value::String(_)) if stale.is_some() => {
+            return Err(Refusal::bad(format!("{at}staleSeconds goes with \"policy\":\"stale-while-revalidate\"")));
+        }
         Some(_) => return Err(Refusal::bad(format!("{at}policy is none of those supported: {POLICIES}"))),
+        None => {}
     }
+    let (expiry, soft_ms) = times(ttl, stale, at)?;
     none_left(&fields, at)?;
-    Ok(Entry { key, value, expiry })
+    Ok(Entry { key, value, expiry, soft_ms })
+}
+
+/// A number of seconds, or none.
+fn seconds(fields: &mut Map<String, Value>, name: &str, at: &str) -> Result<Option<f64>, Refusal> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => Ok(Some(number.as_f64().unwrap_or(f64::NAN))),
+        Some(_) => Err(Refusal::bad(format!("{at}{name} is not a number"))),
+    }
 }
 
 /// The bytes of a string that may be in base64.
@@ -143,13 +163,23 @@ fn none_left(fields: &Map<String, Value>, at: &str) -> Result<(), Refusal> {
     }
 }
 
-/// A time to live, in milliseconds begun.
-pub(super) fn expiry(seconds: f64, at: &str) -> Result<Expiry, Refusal> {
-    if seconds > 0.0 && seconds <= TTL_SECONDS_MAX {
-        return Ok(Expiry::In((seconds * 1000.0).ceil() as i64));
+/// How long a value lives that is fresh for `ttl` seconds and stale for `stale` more, and after how many
+/// milliseconds it is stale: 0 if it never is.
+pub(super) fn times(ttl: Option<f64>, stale: Option<f64>, at: &str) -> Result<(Expiry, u64), Refusal> {
+    let millis = |seconds: f64, name: &str, otherwise: &str| {
+        if seconds > 0.0 && seconds <= TTL_SECONDS_MAX {
+            return Ok((seconds * 1000.0).ceil() as u64);
+        }
+        Err(Refusal::bad(format!("{at}{name} is not above 0 and at most {TTL_SECONDS_MAX}{otherwise}")))
+    };
+    let ttl = ttl.map(|seconds| millis(seconds, "ttlSeconds", ": leave it out for no deadline")).transpose()?;
+    let stale = stale.map(|seconds| millis(seconds, "staleSeconds", "")).transpose()?;
+    match (ttl, stale) {
+        (None, None) => Ok((Expiry::Never, 0)),
+        (Some(ttl), None) => Ok((Expiry::In(ttl as i64), 0)),
+        (Some(ttl), Some(stale)) => Ok((Expiry::In((ttl + stale) as i64), ttl)),
+        (None, Some(_)) => Err(Refusal::bad(format!("{at}staleSeconds needs ttlSeconds: how long the value is fresh"))),
     }
-    let message = format!("{at}ttlSeconds is not above 0 and at most {TTL_SECONDS_MAX}: leave it out for no deadline");
-    Err(Refusal::bad(message))
 }
 
 /// Milliseconds, written as seconds.

@@ -24,12 +24,14 @@ pub struct Response {
     /// Milliseconds that the value still lives; `Some(None)`: for as long as there is room.
     pub(super) ttl: Option<Option<u64>>,
     pub(super) allow: &'static str,
+    /// How fresh a raw value is, and the lease on it.
+    pub(super) state: Option<(&'static str, Option<u64>)>,
 }
 
 impl Response {
     /// A response with a JSON body.
     pub fn new(status: Status) -> Self {
-        Self { status, close: false, bodiless: false, media: JSON, etag: None, ttl: None, allow: "" }
+        Self { status, close: false, bodiless: false, media: JSON, etag: None, ttl: None, allow: "", state: None }
     }
 
     /// The response to a request that was carried out.
@@ -80,6 +82,10 @@ impl Response {
         }
         if let Some(Some(millis)) = self.ttl {
             let _ = write!(out, "Ttl-Seconds: {}\r\n", json::Seconds(millis));
+        }
+        if let Some((state, lease)) = self.state {
+            let _ = write!(out, "Cache-State: {state}\r\n");
+            let _ = lease.map(|lease| write!(out, "Cache-Lease: {lease}\r\n"));
         }
         if !self.allow.is_empty() {
             let _ = write!(out, "Allow: {}\r\n", self.allow);

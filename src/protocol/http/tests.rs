@@ -10,7 +10,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::UnixMillis;
-use crate::command::{Expiry, Op, OpError, Outcome, Payload, ReplySink, StoreMode, Value};
+use crate::command::{
+    Ask, Claim, Expiry, Lease, Leased, Op, OpError, Outcome, Payload, Remove, ReplySink, StoreMode, Value,
+};
 
 const LIMITS: Limits = Limits { key_bytes_max: 20, value_bytes_max: 100, json_bytes_max: 300, reply_bytes_max: 400 };
 
@@ -346,7 +348,7 @@ fn paths_and_methods_are_told_apart() {
     for line in ["GET /v1/stats", "HEAD /v1/cluster", "GET /openapi.json?x=y"] {
         assert!(call(&head(line, "")).is_ok(), "{line}");
     }
-    let far = head("GET http://example.com/v1/cache/a/b%2Fc?x", "");
+    let far = head("GET http://example.com/v1/cache/a/b%2Fc?waitMs=0", "");
     assert_eq!(&key_call(&far).key[..], b"a/b/c");
     let gzip = head("PUT /v1/cache/k", "Content-Type: application/octet-stream\r\nContent-Encoding: gzip\r\n");
     assert_eq!(call(&gzip).unwrap_err().status, Status::UnsupportedMediaType);
@@ -361,7 +363,7 @@ fn conditions_become_operations() {
             .map(|called| match called {
                 Call::Key(call) => match call.op {
                     Op::Store(store) => (call.form.check, Some(store.mode), store.compare),
-                    Op::Remove { compare } => (call.form.check, None, compare),
+                    Op::Remove(Remove { compare, .. }) => (call.form.check, None, compare),
                     _ => (call.form.check, None, Some(call.form.tag)),
                 },
                 other => panic!("{other:?}"),

@@ -2,7 +2,7 @@
 
 use super::{Form, Style, base64};
 use crate::base::UnixMillis;
-use crate::command::{OpError, Outcome, ReplySink, Value};
+use crate::command::{Lease, Leased, OpError, Outcome, Payload, ReplySink, Value};
 use crate::protocol::resp::write_decimal;
 
 /// Writes the reply to one request.
@@ -22,6 +22,8 @@ struct Told {
     size: Option<u64>,
     /// The deadline, if it is known whether there is one.
     expires_at: Option<Option<u64>>,
+    /// Who is to fill, and whether the value is stale: `Z`, `X`, `W`.
+    marks: (bool, bool, bool),
 }
 
 impl<'a> Encoder<'a> {
@@ -83,6 +85,12 @@ impl<'a> Encoder<'a> {
                 _ => told.expires_at.into_iter().for_each(|when| self.seconds_left(b" t", when)),
             }
         }
+        let (held, stale, won) = told.marks;
+        for (is, mark) in [(held, b" Z"), (stale, b" X"), (won, b" W")] {
+            if is {
+                self.put(mark);
+            }
+        }
         self.put(b"\r\n");
     }
 
@@ -107,7 +115,7 @@ impl<'a> Encoder<'a> {
         self.put(b"\r\n");
     }
 
-    fn meta_value(&mut self, value: &Value<'_>) {
+    fn meta_value(&mut self, value: &Value<'_>, marks: (bool, bool, bool)) {
         let length = value.payload.len();
         let told = Told {
             version: Some(value.version),
@@ -115,6 +123,7 @@ impl<'a> Encoder<'a> {
             was_read: Some(value.was_read),
             size: Some(length as u64),
             expires_at: Some(value.expires_at),
+            marks,
         };
         if !self.form.with_value || self.form.known == Some(value.version) {
             return self.meta(b"HD", told);
@@ -186,7 +195,27 @@ impl ReplySink for Encoder<'_> {
             Style::ValueVersion => self.text_value(value, Some(value.version)),
             Style::Touched => self.put(b"TOUCHED\r\n"),
             Style::MetaDebug => self.debug(value),
-            _ => self.meta_value(value),
+            _ => self.meta_value(value, (false, false, false)),
+        }
+    }
+
+    /// What memcached answers of a value that is missing is a value too: an empty one that waits to be filled.
+    fn leased(&mut self, leased: &Leased<'_>) {
+        let missing = Value { payload: Payload::Whole(b""), version: 0, expires_at: None, flags: 0, was_read: false };
+        let value = *leased.value.unwrap_or(&missing);
+        let (held, won) = (matches!(leased.lease, Lease::Held { .. }), matches!(leased.lease, Lease::Granted { .. }));
+        let marks = (held, leased.is_stale, won);
+        match leased.lease {
+            Lease::None if leased.value.is_none() => self.null(),
+            // The token is what the fill is to be compared with.
+            Lease::Granted { token, until } => {
+                let expires_at = if leased.value.is_some() { value.expires_at } else { Some(until) };
+                self.meta_value(&Value { version: token, expires_at, ..value }, marks);
+            }
+            Lease::Held { until } if leased.value.is_none() => {
+                self.meta_value(&Value { expires_at: Some(until), ..value }, marks);
+            }
+            _ => self.meta_value(&value, marks),
         }
     }
 

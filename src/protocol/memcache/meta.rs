@@ -4,7 +4,7 @@ use super::parser::{KEY_BYTES_MAX, KeyRequest, Line, Parser, Progress, Request};
 use super::text::{BAD_FORMAT, DATA_BYTES_MAX, ERROR};
 use super::words::{Words, expiry, is_key, unsigned};
 use super::{Form, OPAQUE_BYTES_MAX, Style, base64};
-use crate::command::{Count, Expiry, Op, Span, Store, StoreMode};
+use crate::command::{Ask, Claim, Count, Expiry, Op, Remove, Span, Store, StoreMode};
 
 const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format\r\n";
 const TOO_MANY: &str = "CLIENT_ERROR options flags are too long\r\n";
@@ -45,6 +45,12 @@ struct Flags {
     delta: u64,
     /// Not `u`.
     bump: bool,
+    /// `R`
+    renew_below: Option<Expiry>,
+    /// `I`
+    invalidate: bool,
+    /// `x`
+    empty: bool,
 }
 
 /// The request of a line whose first word is two letters, of which `m` is the first.
@@ -67,9 +73,15 @@ fn keyed(name: u8, line: &Line<'_, '_>, words: &Words<'_>, decoded: &mut Vec<u8>
         Refusal::NotServed(text) => text,
     })?;
     let op = match name {
-        b'g' => Op::Fetch { expiry: flags.expiry.unwrap_or(Expiry::Keep), bump: flags.bump },
-        b'e' => Op::Fetch { expiry: Expiry::Keep, bump: false },
-        b'd' => Op::Remove { compare: flags.compare },
+        b'g' => {
+            let expiry = flags.expiry.unwrap_or(Expiry::Keep);
+            Op::Fetch { expiry, bump: flags.bump, ask: Some(flags.ask()) }
+        }
+        b'e' => Op::Fetch { expiry: Expiry::Keep, bump: false, ask: None },
+        b'd' => {
+            let stale = flags.invalidate.then_some(flags.expiry.unwrap_or(Expiry::Keep));
+            Op::Remove(Remove { compare: flags.compare, stale, empty: flags.empty })
+        }
         _ => Op::Count(Count {
             delta: flags.delta,
             down: match flags.mode {
@@ -120,13 +132,13 @@ fn store_op(flags: &Flags) -> Result<Op<'static>, &'static str> {
     };
     let extends = matches!(mode, StoreMode::Append | StoreMode::Prepend);
     let created_expiry = flags.created_expiry.filter(|_| extends);
+    let expiry = created_expiry.or(flags.expiry).unwrap_or(Expiry::Never);
     Ok(Op::Store(Store {
-        value: b"",
         flags: flags.client_flags,
-        expiry: created_expiry.or(flags.expiry).unwrap_or(Expiry::Never),
-        mode,
         compare: flags.compare,
+        invalidate: flags.invalidate,
         create: created_expiry.is_some(),
+        ..Store::new(mode, expiry)
     }))
 }
 
@@ -168,6 +180,9 @@ fn flags(name: u8, line: &Line<'_, '_>, words: &Words<'_>, from: usize) -> Resul
         initial: 0,
         delta: 1,
         bump: true,
+        renew_below: None,
+        invalidate: false,
+        empty: false,
     };
     if words.overflow() {
         return Err(Refusal::Usual(TOO_MANY));
@@ -195,6 +210,16 @@ fn flags(name: u8, line: &Line<'_, '_>, words: &Words<'_>, from: usize) -> Resul
 }
 
 impl Flags {
+    /// What a `mg` asks for: always a lease on a stale value. `N` is how long one on a missing value lasts.
+    fn ask(&self) -> Ask {
+        let (claim, term) = self.created_expiry.map_or((Claim::Stale, 0), |term| (Claim::Missing, millis(term).max(1)));
+        let renew_below_ms = match self.renew_below {
+            None | Some(Expiry::Never) => 0,
+            Some(time) => millis(time),
+        };
+        Ask { claim, renew_below_ms, term_ms: u32::try_from(term).unwrap_or(u32::MAX), wait_ms: 0 }
+    }
+
     fn take(&mut self, name: u8, flag: u8, token: &[u8]) -> Result<(), Refusal> {
         let bad_token = Refusal::Usual(BAD_TOKEN);
         if let Some(text) = not_served(name, flag) {
@@ -217,6 +242,9 @@ impl Flags {
                 self.form.opaque[..token.len()].copy_from_slice(token);
                 self.form.opaque_len = token.len() as u8;
             }
+            b'R' => self.renew_below = Some(expiry(token).ok_or(bad_token)?),
+            b'I' => self.invalidate = true,
+            b'x' => self.empty = true,
             b'T' => self.expiry = Some(expiry(token).ok_or(bad_token)?),
             b'N' => self.created_expiry = Some(expiry(token).ok_or(bad_token)?),
             b'C' => self.compare = Some(unsigned(token).ok_or(bad_token)?),
@@ -231,10 +259,18 @@ impl Flags {
                 _ => return Err(Refusal::Usual(BAD_MODE_LENGTH)),
             },
             // For proxies, and those of other commands.
-            b'P' | b'L' | b'c' | b'f' | b'h' | b'k' | b'l' | b's' | b't' | b'I' | b'R' => {}
+            b'P' | b'L' | b'c' | b'f' | b'h' | b'k' | b'l' | b's' | b't' => {}
             _ => return Err(Refusal::Usual(INVALID)),
         }
         Ok(())
+    }
+}
+
+/// A time from now, in milliseconds. One that is a date, or for ever, is as long as can be.
+fn millis(time: Expiry) -> u64 {
+    match time {
+        Expiry::In(millis) => u64::try_from(millis).unwrap_or(0),
+        Expiry::At(_) | Expiry::Never | Expiry::Keep => u64::MAX,
     }
 }
 
@@ -252,11 +288,7 @@ fn returned_by(name: u8) -> &'static [u8] {
 fn not_served(name: u8, flag: u8) -> Option<&'static str> {
     match (name, flag) {
         (_, b'E') => Some("CLIENT_ERROR flag E is not supported; the server numbers the versions\r\n"),
-        (b'g', b'N') => Some("CLIENT_ERROR flag N of mg is not supported; create the key by ms with ME\r\n"),
-        (b'g', b'R') => Some("CLIENT_ERROR flag R of mg is not supported; ask for t and renew the value in time\r\n"),
         (b'g', b'l') => Some("CLIENT_ERROR l is not kept by this server; leave it out\r\n"),
-        (b's' | b'd', b'I') => Some("CLIENT_ERROR flag I is not supported; nothing is served stale, compare by C\r\n"),
-        (b'd', b'x') => Some("CLIENT_ERROR flag x is not supported; delete without it\r\n"),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@
 
 use super::words::{Words, is_key, next_word};
 use super::{Form, Style, meta, text};
-use crate::command::{Expiry, Op, Span, Store, StoreMode};
+use crate::command::{Expiry, Op, Remove, Span, Store, StoreMode};
 
 /// The longest key, whatever the limits say.
 pub(super) const KEY_BYTES_MAX: usize = 250;
@@ -187,7 +187,7 @@ impl Parser {
         self.state = State::Keys(Keys { is_first: false, ..keys });
         let op = match keys.expiry {
             None => Op::Get,
-            Some(expiry) => Op::Fetch { expiry, bump: true },
+            Some(expiry) => Op::Fetch { expiry, bump: true, ask: None },
         };
         let key = Span::new(end, end + word.len());
         let form = Form::of(keys.style);
@@ -222,7 +222,7 @@ impl Parser {
             let is_set = matches!(request.op, Op::Store(Store { mode: StoreMode::Set, compare: None, .. }));
             // As in memcached: of text requests only a `set` makes what is there stale.
             let compare = (is_text && !is_set).then_some(NO_VERSION);
-            request.op = Op::Remove { compare };
+            request.op = Op::Remove(Remove { compare, ..Remove::default() });
             request.form.style = Style::TooLarge;
             return Progress::Done(Request::Key(request), line.after);
         }

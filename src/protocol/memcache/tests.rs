@@ -3,7 +3,12 @@
 
 use super::*;
 use crate::base::UnixMillis;
-use crate::command::{Count, Expiry, Op, OpError, Outcome, Payload, ReplySink, Store, StoreMode, Value};
+use crate::command::{
+    Ask, Claim, Count, Expiry, Lease, Leased, Op, OpError, Outcome, Payload, Remove, ReplySink, Store, StoreMode, Value,
+};
+
+/// What every `mg` asks for.
+const STALE: Option<Ask> = Some(Ask { claim: Claim::Stale, ..Ask::NOTHING });
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { key_bytes_max: 1000, value_bytes_max: 100 };
@@ -113,8 +118,7 @@ const COUNTED: Outcome = Outcome::Counted { number: 120, version: 9, expires_at:
 
 #[test]
 fn a_store_says_all_that_its_line_does() {
-    let store =
-        Store { value: b"", flags: 7, expiry: Expiry::In(60_000), mode: StoreMode::Set, compare: None, create: false };
+    let store = Store { flags: 7, ..Store::new(StoreMode::Set, Expiry::In(60_000)) };
     let (key, data, request) = one("set some:key 7 60 4\r\n\r\n\r\n\r\n");
     assert_eq!((key.as_slice(), data.as_slice()), (&b"some:key"[..], &b"\r\n\r\n"[..]));
     assert_eq!(request.op, Op::Store(store));
@@ -150,7 +154,7 @@ fn a_get_is_a_request_for_each_key_and_one_for_the_end() {
     assert_eq!(keys("gat 10 a b\r\n"), expected(&["a", "b", "END"]));
     assert_eq!(keys("gats 10\r\n")[0].0, "END");
     let Seen::Key(_, _, request) = &all("gat 10 a\r\n")[0] else { panic!("a key") };
-    assert_eq!(request.op, Op::Fetch { expiry: Expiry::In(10_000), bump: true });
+    assert_eq!(request.op, Op::Fetch { expiry: Expiry::In(10_000), bump: true, ask: None });
 }
 
 #[test]
@@ -159,9 +163,9 @@ fn short_requests_are_read() {
     assert_eq!(op("incr k 5\r\n"), Op::Count(count));
     assert_eq!(op("decr k 5 noreply\r\n"), Op::Count(Count { down: true, ..count }));
     for delete in ["delete k\r\n", "delete k 0\r\n", "delete k noreply\r\n", "delete k 0 noreply\r\n"] {
-        assert_eq!(op(delete), Op::Remove { compare: None }, "{delete}");
+        assert_eq!(op(delete), Op::Remove(Remove::default()), "{delete}");
     }
-    assert_eq!(op("touch k 0\r\n"), Op::Fetch { expiry: Expiry::Never, bump: true });
+    assert_eq!(op("touch k 0\r\n"), Op::Fetch { expiry: Expiry::Never, bump: true, ask: None });
     assert_eq!(all("version\r\n"), [Seen::Other(Request::Version)]);
     assert_eq!(all("quit\r\n"), [Seen::Other(Request::Quit)]);
     assert_eq!(all("stats\r\n"), [Seen::Other(Request::Stats)]);
@@ -217,7 +221,7 @@ fn wrong_requests_are_refused_as_memcached_refuses_them() {
         (&format!("mg k{}", " v".repeat(18)), "CLIENT_ERROR options flags are too long"),
         ("mg k l", "CLIENT_ERROR l is not kept by this server; leave it out"),
         ("mg k E5", "CLIENT_ERROR flag E is not supported; the server numbers the versions"),
-        ("md k x", "CLIENT_ERROR flag x is not supported; delete without it"),
+        ("mg k Rsoon", "CLIENT_ERROR bad token in command line format"),
     ] {
         assert_eq!(answer(format!("{line}\r\n")), format!("{text}\r\n"), "{line}");
     }
@@ -257,7 +261,7 @@ fn too_large_a_value_is_passed_over_and_what_was_there_removed() {
         // What only adds, joins or compares leaves it, unless it is a meta request.
         let compare = (i >= 3).then_some(u64::MAX);
         let removed = (key.as_slice(), request.op, request.form.is_too_large());
-        assert_eq!(removed, (&b"k"[..], Op::Remove { compare }, true), "{}", lines[i]);
+        assert_eq!(removed, (&b"k"[..], Op::Remove(Remove { compare, ..Remove::default() }), true), "{}", lines[i]);
         let mut out = Vec::new();
         Encoder::new(&mut out, &request.form, key, NOW).outcome(Outcome::NotFound);
         assert_eq!(out, b"SERVER_ERROR object too large for cache\r\n");
@@ -285,10 +289,10 @@ fn lines_without_an_end_and_the_binary_protocol_end_the_connection() {
 
 #[test]
 fn meta_requests_say_what_their_flags_do() {
-    assert_eq!(op("mg k\r\n"), Op::Fetch { expiry: Expiry::Keep, bump: true });
-    assert_eq!(op("mg k u T30 P1 Lx\r\n"), Op::Fetch { expiry: Expiry::In(30_000), bump: false });
-    assert_eq!(op("me k\r\n"), Op::Fetch { expiry: Expiry::Keep, bump: false });
-    assert_eq!(op("md k C5 q\r\n"), Op::Remove { compare: Some(5) });
+    assert_eq!(op("mg k\r\n"), Op::Fetch { expiry: Expiry::Keep, bump: true, ask: STALE });
+    assert_eq!(op("mg k u T30 P1 Lx\r\n"), Op::Fetch { expiry: Expiry::In(30_000), bump: false, ask: STALE });
+    assert_eq!(op("me k\r\n"), Op::Fetch { expiry: Expiry::Keep, bump: false, ask: None });
+    assert_eq!(op("md k C5 q\r\n"), Op::Remove(Remove { compare: Some(5), ..Remove::default() }));
     let count = Count { delta: 1, down: false, initial: None, expiry: Expiry::Keep, compare: None };
     assert_eq!(op("ma k\r\n"), Op::Count(count));
     let full = Count {
@@ -300,8 +304,7 @@ fn meta_requests_say_what_their_flags_do() {
     };
     assert_eq!(op("ma k MD D3 N9 J13 T5 C8\r\n"), Op::Count(full));
     assert_eq!(op("ma k M- D3 N9 J13 T5 C8\r\n"), Op::Count(full));
-    let store =
-        Store { value: b"", flags: 0, expiry: Expiry::Never, mode: StoreMode::Set, compare: None, create: false };
+    let store = Store::new(StoreMode::Set, Expiry::Never);
     assert_eq!(op("ms k 2\r\nab\r\n"), Op::Store(store));
     let full = Store { flags: 5, expiry: Expiry::In(7000), mode: StoreMode::Add, compare: Some(8), ..store };
     assert_eq!(op("ms k 2 F5 T7 ME C8\r\nab\r\n"), Op::Store(full));
@@ -452,4 +455,40 @@ proptest! {
         let cut = cut.min(bytes.len());
         prop_assert_eq!(read(&bytes, &[cut]), read(&bytes, &[]));
     }
+}
+
+#[test]
+fn meta_flags_of_leases() {
+    let ask = |line: &str| match op(line) {
+        Op::Fetch { ask: Some(ask), .. } => (ask.claim, ask.renew_below_ms, ask.term_ms),
+        other => panic!("{line} is {other:?}"),
+    };
+    assert_eq!(ask("mg k N30 R20\r\n"), (Claim::Missing, 20_000, 30_000));
+    assert_eq!(ask("mg k R0 N0\r\n"), (Claim::Missing, 0, u32::MAX), "for ever");
+    assert_eq!(ask("mg k N-1\r\n"), (Claim::Missing, 0, 1), "it is over at once");
+    assert_eq!(ask("mg k R99999999\r\n").1, u64::MAX);
+    let remove = |line: &str| match op(line) {
+        Op::Remove(remove) => (remove.compare, remove.stale, remove.empty),
+        other => panic!("{line} is {other:?}"),
+    };
+    assert_eq!(remove("md k I T30 C5\r\n"), (Some(5), Some(Expiry::In(30_000)), false));
+    assert_eq!(remove("md k I\r\n"), (None, Some(Expiry::Keep), false));
+    assert_eq!(remove("md k x T30\r\n"), (None, None, true), "T goes with I");
+    assert!(matches!(op("ms k 1 I C9\r\nx\r\n"), Op::Store(Store { invalidate: true, compare: Some(9), .. })));
+}
+
+#[test]
+fn replies_say_who_is_to_fill() {
+    let told = |line: &str, value: Option<&Value<'_>>, is_stale: bool, lease: Lease| {
+        reply(line, |out| out.leased(&Leased { value, is_stale, lease }))
+    };
+    let there = value(b"abc");
+    let (granted, held) = (Lease::Granted { token: 90, until: NOW.0 + 4_000 }, Lease::Held { until: NOW.0 + 4_000 });
+    assert_eq!(told("mg k v c t\r\n", Some(&there), false, Lease::None), "VA 3 c77 t10\r\nabc\r\n");
+    assert_eq!(told("mg k v c t\r\n", Some(&there), true, granted), "VA 3 c90 t10 X W\r\nabc\r\n");
+    assert_eq!(told("mg k v c t\r\n", Some(&there), true, held), "VA 3 c77 t10 Z X\r\nabc\r\n");
+    assert_eq!(told("mg k v c t N4\r\n", None, false, granted), "VA 0 c90 t4 W\r\n\r\n");
+    assert_eq!(told("mg k s f h c t\r\n", None, false, held), "HD s0 f0 h0 c0 t4 Z\r\n", "no token for others");
+    assert_eq!(told("mg k v\r\n", None, false, Lease::None), "EN\r\n");
+    assert_eq!(told("mg k v q\r\n", None, false, Lease::None), "");
 }

@@ -3,7 +3,7 @@
 use super::parser::{KeyRequest, Keys, Line, Parser, Progress, Request};
 use super::words::{Words, expiry, is_key, signed, unsigned};
 use super::{Form, Style};
-use crate::command::{Count, Expiry, Op, Span, Store, StoreMode};
+use crate::command::{Count, Expiry, Op, Remove, Span, Store, StoreMode};
 
 pub(super) const ERROR: &str = "ERROR\r\n";
 pub(super) const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
@@ -87,7 +87,7 @@ fn store(parser: &mut Parser, line: &Line<'_, '_>, words: &Words<'_>, mode: Stor
     let version = if compares { unsigned(words.get(5)).map(Some) } else { Some(None) };
     let request = match (flags, expiry(words.get(3)), version) {
         (Some(flags), Some(expiry), Some(compare)) => {
-            let op = Op::Store(Store { value: b"", flags, expiry, mode, compare, create: false });
+            let op = Op::Store(Store { flags, compare, ..Store::new(mode, expiry) });
             on_key(line, words, Style::Stored, op)
         }
         _ => Request::Refused(refusal),
@@ -118,13 +118,13 @@ fn delete(line: &Line<'_, '_>, words: &Words<'_>) -> Request {
     if last > 3 || (last == 3 && words.get(2) != b"0") {
         return refused(words, "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n");
     }
-    on_key(line, words, Style::Deleted, Op::Remove { compare: None })
+    on_key(line, words, Style::Deleted, Op::Remove(Remove::default()))
 }
 
 /// `touch <key> <exptime> [noreply]`
 fn touch(line: &Line<'_, '_>, words: &Words<'_>) -> Request {
     match expiry(words.get(2)) {
-        Some(expiry) => on_key(line, words, Style::Touched, Op::Fetch { expiry, bump: true }),
+        Some(expiry) => on_key(line, words, Style::Touched, Op::Fetch { expiry, bump: true, ask: None }),
         None if is_key(words.get(1), line.limits.key_bytes()) => refused(words, BAD_EXPIRY),
         None => refused(words, BAD_FORMAT),
     }

@@ -1,7 +1,7 @@
 //! Writes replies in RESP2 or RESP3.
 
 use super::Marks;
-use crate::command::{OpError, Payload, Pin, ReplySink, Value};
+use crate::command::{Lease, Leased, OpError, Outcome, Payload, Pin, ReplySink, Value};
 
 /// The version a connection speaks, chosen by `HELLO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,6 +144,31 @@ impl ReplySink for Encoder<'_> {
     }
 
     #[cold]
+    /// A list of three: the value, how fresh it is, and the lease that the asker has.
+    fn leased(&mut self, leased: &Leased<'_>) {
+        self.array(3);
+        match leased.value {
+            Some(value) => self.value(value),
+            None => self.null(),
+        }
+        self.bulk(match leased.value {
+            Some(_) if leased.is_stale => b"stale",
+            Some(_) => b"fresh",
+            None => b"filling",
+        });
+        match leased.lease {
+            Lease::Granted { token, .. } => self.integer(token as i64),
+            Lease::None | Lease::Held { .. } => self.null(),
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Done { .. } => self.status("OK"),
+            _ => self.null(),
+        }
+    }
+
     fn pinned(&mut self, pin: Pin) {
         self.head(b'$', pin.len as u64);
         if let Some(marks) = &mut self.marks {

@@ -1,7 +1,7 @@
 //! The operations that compare versions and keep client flags, beside the model.
 
 use super::*;
-use crate::command::{Count, Outcome, Store, StoreMode};
+use crate::command::{Count, Outcome, Remove, Store, StoreMode};
 
 /// Which version an operation asks for.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,10 @@ pub(super) enum Asked {
     Right,
     /// One that the key never had.
     Wrong,
+    /// One before that of the key.
+    Older,
+    /// The token of its lease, whether that is still out or not.
+    Token,
 }
 
 /// A `Store`, without its bytes.
@@ -23,10 +27,15 @@ pub(super) struct Write {
     mode: StoreMode,
     asked: Asked,
     create: bool,
+    soft_ms: u64,
+    invalidate: bool,
 }
 
 pub(super) fn asked() -> impl Strategy<Value = Asked> {
-    prop_oneof![3 => Just(Asked::Any), 2 => Just(Asked::Right), 1 => Just(Asked::Wrong)]
+    prop_oneof![
+        4 => Just(Asked::Any), 2 => Just(Asked::Right), 1 => Just(Asked::Wrong), 1 => Just(Asked::Older),
+        3 => Just(Asked::Token),
+    ]
 }
 
 pub(super) fn write() -> impl Strategy<Value = Write> {
@@ -35,22 +44,35 @@ pub(super) fn write() -> impl Strategy<Value = Write> {
         2 => Just(StoreMode::Append), 1 => Just(StoreMode::Prepend),
     ];
     let flags = prop_oneof![2 => Just(0u32), 3 => any::<u32>()];
-    (len(), flags, span(), mode, asked(), any::<bool>()).prop_map(|(len, flags, expiry, mode, asked, create)| Write {
-        len,
-        flags,
-        expiry,
-        mode,
-        asked,
-        create,
-    })
+    let soft = prop_oneof![2 => Just(0u64), 2 => 1u64..3000, 1 => any::<u64>()];
+    (len(), flags, span(), mode, asked(), any::<bool>(), soft, any::<bool>()).prop_map(
+        |(len, flags, expiry, mode, asked, create, soft_ms, invalidate)| Write {
+            len,
+            flags,
+            expiry,
+            mode,
+            asked,
+            create,
+            soft_ms,
+            invalidate,
+        },
+    )
 }
 
 impl Twin {
     /// The version to ask for, and what to expect instead of the operation's own answer.
-    fn compare(asked: Asked, old: Option<&Entry>) -> (Option<u64>, Option<Outcome>) {
-        let wanted = match (asked, old) {
-            (Asked::Any, _) => return (None, None),
-            (Asked::Right, Some(entry)) => entry.version,
+    pub(super) fn compare(&self, key: &[u8], asked: Asked, old: Option<&Entry>) -> (Option<u64>, Option<Outcome>) {
+        let wanted = match (asked, old, self.leases.get(key)) {
+            (Asked::Any, ..) => return (None, None),
+            (Asked::Right, Some(entry), _) => entry.version,
+            (Asked::Older, Some(entry), _) => entry.version - 1,
+            (Asked::Token, _, Some(&(token, until))) => {
+                // One that ran out before the clock was set back may be gone or not.
+                if until >= self.latest {
+                    return (Some(token), None);
+                }
+                if until < self.now { token } else { u64::MAX }
+            }
             _ => u64::MAX,
         };
         let refusal = match old {
@@ -75,16 +97,26 @@ impl Twin {
         let old = self.reconcile(key);
         self.writes += 1;
         let (value, expiry) = (value_of(self.writes, write.len), write.expiry.expiry(self.now));
-        let (compare, refusal) = Self::compare(write.asked, old.as_ref());
-        let Write { flags, mode, create, .. } = write;
-        let op = Op::Store(Store { value: &value, flags, expiry, mode, compare, create });
+        let (compare, refusal) = self.compare(key, write.asked, old.as_ref());
+        let Write { flags, mode, create, soft_ms, invalidate, .. } = write;
+        let more = Store { soft_ms, invalidate, ..Store::new(mode, expiry) };
+        let op = Op::Store(Store { value: &value, flags, compare, create, ..more });
         let answer = run(&mut self.shard, key, op, self.now);
         if answer == Answer::Refused(OpError::OutOfMemory) {
             return;
         }
         let Answer::Outcome(outcome) = answer else { panic!("a write answered {answer:?}") };
-        if let Some(refusal) = refusal {
-            return assert_eq!(outcome, refusal);
+        match (refusal, &old) {
+            (Some(Outcome::Differs { version }), Some(old)) if invalidate && compare < Some(version) => {
+                let deadline = old.deadline;
+                let version = self.next_version(key);
+                assert_eq!(outcome, Outcome::Done { version, created: false });
+                let soft = Some(self.now);
+                self.model.insert(key.to_vec(), Entry { value, deadline, version, flags, soft });
+                return;
+            }
+            (Some(refusal), _) => return assert_eq!(outcome, refusal),
+            (None, _) => {}
         }
         let joins = matches!(mode, StoreMode::Append | StoreMode::Prepend);
         let gone = |outcome| matches!(outcome, Outcome::NotStored | Outcome::Done { created: true, .. });
@@ -104,7 +136,8 @@ impl Twin {
         }
         let kept = old.as_ref().and_then(|entry| entry.deadline);
         let created = old.is_none();
-        let fresh = Entry { value: value.clone(), deadline: self.deadline(expiry, kept), version: 0, flags };
+        let soft = (soft_ms > 0).then(|| self.now.saturating_add(soft_ms));
+        let fresh = Entry { value: value.clone(), deadline: self.deadline(expiry, kept), version: 0, flags, soft };
         let entry = match old {
             Some(old) if joins => {
                 let mut parts = [&old.value[..], &value[..]];
@@ -117,12 +150,13 @@ impl Twin {
         };
         let version = self.next_version(key);
         assert_eq!(outcome, Outcome::Done { version, created });
+        self.leases.remove(key);
         self.model.insert(key.to_vec(), Entry { version, ..entry });
     }
 
     pub(super) fn fetch(&mut self, key: &[u8], expiry: Expiry, bump: bool) {
         let entry = self.reconcile(key);
-        let answer = run(&mut self.shard, key, Op::Fetch { expiry, bump }, self.now);
+        let answer = run(&mut self.shard, key, Op::Fetch { expiry, bump, ask: None }, self.now);
         if answer == Answer::Refused(OpError::OutOfMemory) {
             return;
         }
@@ -154,17 +188,19 @@ impl Twin {
 
     pub(super) fn remove(&mut self, key: &[u8], asked: Asked) {
         let old = self.reconcile(key);
-        let (compare, refusal) = Self::compare(asked, old.as_ref());
-        let answer = run(&mut self.shard, key, Op::Remove { compare }, self.now);
+        let (compare, refusal) = self.compare(key, asked, old.as_ref());
+        let answer = run(&mut self.shard, key, Op::Remove(Remove { compare, ..Remove::default() }), self.now);
         let done = Outcome::Done { version: 0, created: false };
         let expected = refusal.unwrap_or(if old.is_some() { done } else { Outcome::NotFound });
         assert_eq!(answer, Answer::Outcome(expected));
-        self.forget(key, expected == done);
+        if refusal.is_none() {
+            self.forget(key, expected == done);
+        }
     }
 
     pub(super) fn count(&mut self, key: &[u8], delta: u64, down: bool, initial: Option<u64>, asked: Asked) {
         let old = self.reconcile(key);
-        let (compare, refusal) = Self::compare(asked, old.as_ref());
+        let (compare, refusal) = self.compare(key, asked, old.as_ref());
         let initial_expiry = initial.map(|number| (number, Expiry::In(2000)));
         let count = Count { delta, down, initial: initial_expiry, expiry: Expiry::Keep, compare };
         let answer = run(&mut self.shard, key, Op::Count(count), self.now);
@@ -179,7 +215,7 @@ impl Twin {
             }
             (None, None, Answer::Outcome(Outcome::Counted { number, version, expires_at })) => {
                 assert_eq!((Some(number), expires_at), (initial, Some(self.now + 2000)));
-                (number, Entry { value: Vec::new(), deadline: expires_at, version, flags: 0 })
+                (number, Entry { value: Vec::new(), deadline: expires_at, version, flags: 0, soft: None })
             }
             (None, Some(old), Answer::Outcome(Outcome::Counted { number, version, expires_at })) => {
                 let text = std::str::from_utf8(&old.value).expect("a number is text");
@@ -192,6 +228,7 @@ impl Twin {
         };
         let version = self.next_version(key);
         assert_eq!(entry.version, version);
+        self.leases.remove(key);
         self.model.insert(key.to_vec(), Entry { value: number.to_string().into_bytes(), ..entry });
     }
 }

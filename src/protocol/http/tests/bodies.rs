@@ -13,7 +13,22 @@ fn bodies_say_what_is_wrong_with_them() {
         ("{\"value\":1}", "value is not a string"),
         ("{\"value\":\"x\",\"ttl\":1}", "ttl is not a field of this request"),
         ("{\"value\":\"x\",\"ttlSeconds\":\"1\"}", "ttlSeconds is not a number"),
-        ("{\"value\":\"x\",\"policy\":\"fifo\"}", "policy is none of those supported: \"cache-aside\""),
+        (
+            "{\"value\":\"x\",\"policy\":\"fifo\"}",
+            "policy is none of those supported: \"cache-aside\", \"stale-while-revalidate\"",
+        ),
+        (
+            "{\"value\":\"x\",\"ttlSeconds\":1,\"policy\":\"stale-while-revalidate\"}",
+            "policy stale-while-revalidate needs ttlSeconds, and staleSeconds for the time after them",
+        ),
+        (
+            "{\"value\":\"x\",\"ttlSeconds\":1,\"staleSeconds\":1}",
+            "staleSeconds goes with \"policy\":\"stale-while-revalidate\"",
+        ),
+        (
+            "{\"value\":\"x\",\"ttlSeconds\":1,\"staleSeconds\":1,\"policy\":\"cache-aside\"}",
+            "staleSeconds goes with \"policy\":\"stale-while-revalidate\"",
+        ),
         ("{\"value\":\"x\",\"encoding\":\"hex\"}", "encoding can only be \"base64\""),
     ] {
         let bytes = put(body);
@@ -24,9 +39,15 @@ fn bodies_say_what_is_wrong_with_them() {
         let bytes = put(&format!("{{\"value\":\"x\",\"ttlSeconds\":{ttl}}}"));
         assert_eq!(call(&bytes).unwrap_err().status, Status::BadRequest, "{ttl}");
     }
-    for query in
-        ["ttlSeconds=0", "ttlSeconds=nan", "ttlSeconds=inf", "ttlSeconds=", "ttl=1", "ttlSeconds=1&ttlSeconds=1"]
-    {
+    for query in [
+        "ttlSeconds=0",
+        "ttlSeconds=nan",
+        "ttlSeconds=inf",
+        "ttlSeconds=",
+        "ttl=1",
+        "ttlSeconds=1&ttlSeconds=1",
+        "staleSeconds=1",
+    ] {
         let bytes = head(&format!("PUT /v1/cache/k?{query}"), "Content-Type: application/octet-stream\r\n");
         assert_eq!(call(&bytes).unwrap_err().status, Status::BadRequest, "{query}");
     }
@@ -71,6 +92,12 @@ fn bodies_are_read_as_they_are_meant() {
     let called = key_call(&raw);
     assert_eq!(&called.value[..], b"\x00\xff");
     assert!(matches!(called.op, Op::Store(store) if store.expiry == Expiry::In(1500)), "{:?}", called.op);
+    let policy = "{\"value\":\"x\",\"ttlSeconds\":2,\"staleSeconds\":0.5,\"policy\":\"stale-while-revalidate\"}";
+    let octets = "Content-Type: application/octet-stream\r\n";
+    for bytes in [put(policy), head("PUT /v1/cache/k?staleSeconds=0.5&ttlSeconds=2", octets)] {
+        let op = key_call(&bytes).op;
+        assert!(matches!(op, Op::Store(s) if (s.expiry, s.soft_ms) == (Expiry::In(2500), 2000)), "{op:?}");
+    }
     let get = post("/v1/cache:batchGet", "{\"keys\":[\"a\",{\"key\":\"/w==\",\"keyEncoding\":\"base64\"}]}");
     assert_eq!(call(&get), Ok(Call::BatchGet(vec![b"a".to_vec(), b"\xff".to_vec()])));
 }
@@ -81,8 +108,8 @@ fn responses_are_complete() {
     let called = key_call(&get);
     assert_eq!(
         reply(&called, |out| out.value(&stored(b"v\"\xc3\xa9", Some(2500)))),
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 56\r\nETag: \"7\"\r\n\r\n\
-         {\"key\":\"k\",\"value\":\"v\\\"é\",\"ttlSeconds\":1.5,\"version\":7}"
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 72\r\nETag: \"7\"\r\n\r\n\
+         {\"key\":\"k\",\"value\":\"v\\\"é\",\"ttlSeconds\":1.5,\"version\":7,\"state\":\"fresh\"}"
     );
     let missing = reply(&called, |out| out.null());
     assert!(missing.starts_with("HTTP/1.1 404 Not Found\r\n"));
@@ -94,7 +121,7 @@ fn responses_are_complete() {
     assert_eq!(
         reply(&key_call(&raw), |out| out.value(&stored(b"ab", Some(3000)))),
         "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 2\r\nETag: \"7\"\r\n\
-         Ttl-Seconds: 2\r\nConnection: close\r\n\r\nab"
+         Ttl-Seconds: 2\r\nCache-State: fresh\r\nConnection: close\r\n\r\nab"
     );
     let known = head("GET /v1/cache/k", "If-None-Match: \"7\"\r\n");
     let unchanged = reply(&key_call(&known), |out| out.value(&stored(b"ab", None)));
@@ -102,7 +129,7 @@ fn responses_are_complete() {
     let only_head = head("HEAD /v1/cache/k", "");
     let called = key_call(&only_head);
     let described = reply(&called, |out| out.value(&stored(b"ab", None)));
-    assert!(described.contains("Content-Length: 54\r\n") && described.ends_with("\r\n\r\n"), "{described}");
+    assert!(described.contains("Content-Length: 70\r\n") && described.ends_with("\r\n\r\n"), "{described}");
     assert!(reply(&called, |out| out.null()).ends_with("\r\n\r\n"));
 }
 
@@ -173,4 +200,52 @@ fn the_description_names_every_code() {
         Status::InsufficientStorage,
     ];
     assert_eq!(codes, all.map(Status::code));
+}
+
+#[test]
+fn a_get_may_ask_for_a_lease() {
+    let ask = |line: &str, fields: &str| {
+        let bytes = head(line, fields);
+        match call(&bytes) {
+            Ok(Call::Key(KeyCall { op: Op::Fetch { ask: Some(ask), .. }, .. })) => Ok(ask),
+            Err(refusal) => Err(refusal.status),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask("GET /v1/cache/k", ""), Ok(Ask::NOTHING));
+    let asked = Ask { claim: Claim::Missing, renew_below_ms: 0, term_ms: 1500, wait_ms: 20 };
+    assert_eq!(ask("GET /v1/cache/k?waitMs=20&leaseSeconds=1.5", ""), Ok(asked));
+    assert_eq!(ask("GET /v1/cache/k?waitMs=0", ""), Ok(Ask { term_ms: 0, wait_ms: 0, ..asked }));
+    for query in ["waitMs=-1", "waitMs=60001", "waitMs=", "leaseSeconds=1", "waitMs=0&leaseSeconds=0", "wait=1"] {
+        assert_eq!(ask(&format!("GET /v1/cache/k?{query}"), ""), Err(Status::BadRequest), "{query}");
+    }
+    for (line, fields) in [("HEAD", ""), ("GET", "If-Match: \"7\"\r\n"), ("GET", "If-None-Match: \"7\"\r\n")] {
+        let asked = ask(&format!("{line} /v1/cache/k?waitMs=0"), fields);
+        assert_eq!(asked, Err(Status::BadRequest), "{line} {fields}");
+    }
+}
+
+#[test]
+fn responses_say_how_fresh_a_value_is_and_who_is_to_fill() {
+    let told = |fields: &str, value: Option<&Value<'_>>, is_stale: bool, lease: Lease| {
+        let bytes = head("GET /v1/cache/k", fields);
+        reply(&key_call(&bytes), |out| out.leased(&Leased { value, is_stale, lease }))
+    };
+    let there = stored(b"v", None);
+    let granted = Lease::Granted { token: 90, until: 0 };
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&body_of(&text)).unwrap();
+    let fresh = json(told("", Some(&there), false, Lease::Held { until: 0 }));
+    assert_eq!((&fresh["state"], &fresh["lease"]), (&"fresh".into(), &serde_json::Value::Null));
+    let stale = json(told("", Some(&there), true, granted));
+    assert_eq!((&stale["state"], &stale["lease"], &stale["version"]), (&"stale".into(), &90.into(), &7.into()));
+    let raw = told("Accept: application/octet-stream\r\n", Some(&there), true, granted);
+    assert!(raw.contains("\r\nCache-State: stale\r\nCache-Lease: 90\r\n"), "{raw}");
+    for (lease, token) in [(granted, 90.into()), (Lease::Held { until: 0 }, serde_json::Value::Null)] {
+        let missing = told("", None, false, lease);
+        assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+        let body = json(missing);
+        let all = (&body["state"], &body["lease"], &body["error"]["code"], &body["key"]);
+        assert_eq!(all, (&"filling".into(), &token, &"not_found".into(), &"k".into()));
+    }
+    assert_eq!(json(told("", None, false, Lease::None))["state"], serde_json::Value::Null);
 }
