@@ -99,8 +99,8 @@ fn a_deletion_makes_the_fill_lose_and_the_next_is_asked() {
             let mut crowd = host.crowd(4, "GETLEASE k WAIT 5000\r\n");
             let news = host.news(&mut crowd);
             let (first, late) = holder(&news);
-            let other = host.connect(0, Scope::Host);
-            host.feed(&other, delete.as_bytes());
+            let mut other = host.connect(0, Scope::Host);
+            host.ask(&mut other, delete);
             let news = host.news(&mut crowd);
             let (second, token) = holder(&news);
             host.feed(&crowd[first], format!("SET k old LEASE {late}\r\n").as_bytes());

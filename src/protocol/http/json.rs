@@ -113,13 +113,11 @@ fn entry(mut fields: Map<String, Value>, at: &str, has_key: bool) -> Result<Entr
     match fields.remove("policy") {
         None if stale.is_none() => {}
         Some(Value::String(policy)) if policy == "cache-aside" && stale.is_none() => {}
-        Some(Value::String(policy)) if policy == "stale-while-revalidate" => {
-            if stale.is_none() || ttl.is_none() {
-                let message =
-                    "policy stale-while-revalidate needs ttlSeconds, and staleSeconds for the time after them";
-                return Err(Refusal::bad(format!("{at}{message}")));
-            }
+        Some(Value::String(policy)) if policy == "stale-while-revalidate" && (stale.is_none() || ttl.is_none()) => {
+            let message = "policy stale-while-revalidate needs ttlSeconds, and staleSeconds for the time after them";
+            return Err(Refusal::bad(format!("{at}{message}")));
         }
+        Some(Value::String(policy)) if policy == "stale-while-revalidate" => {}
         None | Some(Value::String(_)) if stale.is_some() => {
             return Err(Refusal::bad(format!("{at}staleSeconds goes with \"policy\":\"stale-while-revalidate\"")));
         }
