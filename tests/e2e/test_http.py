@@ -100,7 +100,8 @@ def test_values_are_stored_read_and_deleted(client):
     assert (status, set(body), body["key"]) == (201, {"key", "version"}, "k")
     assert headers["ETag"] == f'"{body["version"]}"'
     status, headers, found = client.ask("GET", "/v1/cache/k")
-    assert (status, found) == (200, {"key": "k", "value": "Ada", "ttlSeconds": None, "version": body["version"]})
+    assert (status, found) == (200, {"key": "k", "value": "Ada", "ttlSeconds": None, "version": body["version"],
+                               "state": "fresh"})
     assert headers["ETag"] == f'"{body["version"]}"'
     status, _, replaced = client.ask("PUT", "/v1/cache/k", {"value": "Bob", "policy": "cache-aside"})
     assert status == 200 and replaced["version"] > body["version"]
@@ -218,7 +219,7 @@ def test_batches_span_the_cores(client, server):
             assert value == {"key": "k100", "value": None}
         elif i != 7:
             version = stored["results"][i]["version"]
-            assert value == {"key": f"k{i}", "value": f"v{i}", "ttlSeconds": None, "version": version}
+            assert value == {"key": f"k{i}", "value": f"v{i}", "ttlSeconds": None, "version": version, "state": "fresh"}
     assert (found["values"][7]["value"], found["values"][7]["encoding"]) == ("AP8=", "base64")
     assert server.metric("ringfence_cross_core_forwards_total") > before, "some keys are another core's"
     assert client.ask("POST", "/v1/cache:batchGet", {"keys": []})[2] == {"values": []}
