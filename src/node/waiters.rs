@@ -5,7 +5,9 @@
 //! After a fill all get the value. After a deletion, or when the holder of the lease did not fill in time, the first
 //! gets the next lease and the others wait on.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::HashTable;
 
 use super::batch::SLICE_OUTPUT_MAX;
 use super::mailbox::{Body, Form, Token};
@@ -44,11 +46,11 @@ struct Queue {
 /// All requests that wait at a core.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    queues: HashMap<u64, Queue>,
-    /// Deadline, hash of the key and number, soonest first.
-    due: BTreeSet<(u64, u64, u64)>,
+    queues: HashTable<Queue>,
+    /// The key of each, by deadline and number, soonest first.
+    due: BTreeMap<(u64, u64), At>,
     /// Keys whose lease has ended.
-    ended: VecDeque<u64>,
+    ended: VecDeque<At>,
     numbers: u64,
     key_bytes: usize,
     /// Whether a slice is to come.
@@ -65,14 +67,14 @@ impl Waiters {
 
     /// Memory held.
     pub fn held_bytes(&self) -> usize {
-        // A set of the standard library is three quarters full.
-        let entry = size_of::<Waiter>() + size_of::<(u64, u64, u64)>() * 4 / 3;
-        self.due.len() * entry + self.queues.len() * size_of::<(u64, Queue)>() * 2 + self.key_bytes
+        // A map of the standard library is three quarters full.
+        let entry = size_of::<Waiter>() + size_of::<((u64, u64), At)>() * 4 / 3;
+        self.due.len() * entry + self.queues.len() * size_of::<Queue>() * 2 + self.key_bytes
     }
 
     /// Takes the queue of a key out, if anybody waits in it.
-    fn take(&mut self, hash: u64) -> Option<Queue> {
-        let queue = self.queues.remove(&hash)?;
+    fn take(&mut self, at: At) -> Option<Queue> {
+        let (queue, _) = self.queues.find_entry(at.hash.0, |queue| queue.at == at).ok()?.remove();
         self.key_bytes -= queue.key.len();
         Some(queue)
     }
@@ -80,13 +82,14 @@ impl Waiters {
     fn put(&mut self, queue: Queue) {
         if !queue.waiters.is_empty() {
             self.key_bytes += queue.key.len();
-            self.queues.insert(queue.at.hash.0, queue);
+            self.queues.insert_unique(queue.at.hash.0, queue, |queue| queue.at.hash.0);
         }
     }
 
     /// The first whose time is over.
-    fn overdue(&self, now: u64) -> Option<(u64, u64, u64)> {
-        self.due.first().copied().filter(|&(until, ..)| until < now || self.closed)
+    fn overdue(&self, now: u64) -> Option<(u64, At)> {
+        let (&(until, number), &at) = self.due.first_key_value()?;
+        (until < now || self.closed).then_some((number, at))
     }
 }
 
@@ -98,18 +101,17 @@ impl Node {
         if full || !self.shard.await_fill(at, key, self.now) {
             return false;
         }
-        let hash = at.hash.0;
         // Of two keys with one hash the second does not wait.
-        if self.waiters.queues.get(&hash).is_some_and(|queue| queue.at != at || *queue.key != *key) {
+        if self.waiters.queues.find(at.hash.0, |queue| queue.at == at).is_some_and(|queue| *queue.key != *key) {
             return false;
         }
         self.waiters.numbers += 1;
         let (number, until) = (self.waiters.numbers, self.now.0 + u64::from(op.waits()));
         let mut queue =
-            self.waiters.take(hash).unwrap_or_else(|| Queue { at, key: key.into(), waiters: VecDeque::new() });
+            self.waiters.take(at).unwrap_or_else(|| Queue { at, key: key.into(), waiters: VecDeque::new() });
         queue.waiters.push_back(Waiter { number, until, from, token, form, op: op.with_bytes(b"") });
         self.waiters.put(queue);
-        self.waiters.due.insert((until, hash, number));
+        self.waiters.due.insert((until, number), at);
         self.counters.waits += 1;
         true
     }
@@ -120,8 +122,7 @@ impl Node {
         if self.waiters.due.is_empty() || self.waiters.queued {
             return;
         }
-        let ended = self.shard.take_ended_leases(self.now).into_iter().map(|at| at.hash.0);
-        self.waiters.ended.extend(ended);
+        self.waiters.ended.extend(self.shard.take_ended_leases(self.now));
         if !self.waiters.ended.is_empty() || self.waiters.overdue(self.now.0).is_some() {
             self.waiters.queued = true;
             self.waiting.push_back(Waiting::Waiters);
@@ -130,7 +131,7 @@ impl Node {
 
     /// In how many milliseconds somebody has waited long enough.
     pub fn next_wait_end(&self) -> Option<u64> {
-        let (until, ..) = self.waiters.due.first()?;
+        let (&(until, _), _) = self.waiters.due.first_key_value()?;
         let lease = self.shard.next_awaited_end().map_or(u64::MAX, |end| end.0);
         Some((until + 1).min(lease).saturating_sub(self.now.0))
     }
@@ -146,16 +147,19 @@ impl Node {
         let (mut answered, mut bytes) = (0, 0);
         while answered < SLICE_WAITERS && bytes < SLICE_OUTPUT_MAX {
             let overdue = self.waiters.overdue(self.now.0);
-            let hash = match (overdue, self.waiters.ended.front()) {
-                (Some((_, hash, _)), _) | (None, Some(&hash)) => hash,
+            let at = match (overdue, self.waiters.ended.front()) {
+                (Some((_, at)), _) | (None, Some(&at)) => at,
                 (None, None) => break,
             };
-            let Some(mut queue) = self.waiters.take(hash) else {
-                self.waiters.ended.pop_front();
+            let Some(mut queue) = self.waiters.take(at) else {
+                match overdue {
+                    Some(_) => self.waiters.due.pop_first().map(|_| ()),
+                    None => self.waiters.ended.pop_front().map(|_| ()),
+                };
                 continue;
             };
             let index = match overdue {
-                Some((.., number)) => queue.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok(),
+                Some((number, _)) => queue.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok(),
                 // Who waited longest. If another lease is out by now, all wait on for that.
                 None if self.shard.await_fill(queue.at, &queue.key, self.now) => {
                     self.waiters.ended.pop_front();
@@ -164,20 +168,19 @@ impl Node {
                 }
                 None => Some(0),
             };
-            let waiter = index.and_then(|index| queue.waiters.remove(index));
-            let Some(waiter) = waiter else {
+            let from = index.and_then(|index| queue.waiters.get(index)).map(|waiter| waiter.from);
+            if from.is_some_and(|core| self.outbox[core].bytes.len() >= REPLIES_BYTES_MAX) {
+                // Goes on when the parcel is taken.
+                self.waiters.put(queue);
+                break;
+            }
+            let Some(waiter) = index.and_then(|index| queue.waiters.remove(index)) else {
                 self.waiters.due.pop_first();
                 self.waiters.put(queue);
                 continue;
             };
-            if self.outbox[waiter.from].bytes.len() >= REPLIES_BYTES_MAX {
-                // Goes on when the parcel is taken.
-                queue.waiters.push_front(waiter);
-                self.waiters.put(queue);
-                break;
-            }
-            self.waiters.due.remove(&(waiter.until, hash, waiter.number));
-            bytes += self.answer_waiter(waiter, queue.at, &queue.key);
+            self.waiters.due.remove(&(waiter.until, waiter.number));
+            bytes += self.answer_waiter(waiter, at, &queue.key);
             answered += 1;
             self.waiters.put(queue);
         }
