@@ -68,6 +68,8 @@ pub enum Sweep {
     Info,
     /// `MEMORY STATS`
     MemoryStats,
+    /// `CLIENT TRACKING`
+    Tracking,
     /// `HOTKEYS`
     HotKeys,
     /// `BIGKEYS`
@@ -92,6 +94,9 @@ pub enum SessionCommand {
     ClientSetName,
     ClientGetName,
     ClientSetInfo,
+    ClientCaching,
+    ClientTrackingInfo,
+    ClientGetRedir,
     ConfigGet,
     CommandAll,
     CommandCount,
@@ -169,6 +174,11 @@ impl Flags {
     /// Whether the command changes data.
     pub const fn writes(self) -> bool {
         self.has(WRITE)
+    }
+
+    /// Whether the command reads keys and changes nothing.
+    pub const fn reads(self) -> bool {
+        self.has(READ)
     }
 
     /// The names that `COMMAND` answers.
@@ -381,7 +391,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 74] = [
+const ROWS: [Spec; 78] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -427,6 +437,10 @@ const ROWS: [Spec; 74] = [
     row("client|setname", 3, CONNECTION, Connection, "2.6.9", "O(1)", Session(S::ClientSetName), "Names the connection."),
     row("client|getname", 2, CONNECTION, Connection, "2.6.9", "O(1)", Session(S::ClientGetName), "Answers the connection's name."),
     row("client|setinfo", 4, CONNECTION, Connection, "7.2.0", "O(1)", Session(S::ClientSetInfo), "Notes the client library's name or version."),
+    row("client|tracking", -3, CONNECTION, Connection, "6.0.0", "O(1)", Action::Sweep(Sweep::Tracking), "Has the server tell the connection when keys that it has read change."),
+    row("client|caching", 3, CONNECTION, Connection, "6.0.0", "O(1)", Session(S::ClientCaching), "Says whether the next command is tracked."),
+    row("client|trackinginfo", 2, CONNECTION, Connection, "6.2.0", "O(1)", Session(S::ClientTrackingInfo), "Answers what the connection tracks."),
+    row("client|getredir", 2, CONNECTION, Connection, "6.0.0", "O(1)", Session(S::ClientGetRedir), "Answers 0 if the connection tracks, else -1: notices are sent to no other connection."),
     row("client|help", 2, CONNECTION, Connection, "5.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
     row("info", -1, ALWAYS.and(DANGEROUS), Server, "1.0.0", "O(1)", Action::Sweep(Sweep::Info), "Tells about the server, its memory and its counters."),
     row("time", 1, ALWAYS_FAST, Server, "2.6.0", "O(1)", Session(S::Time), "Answers the server's time: Unix seconds and microseconds."),

@@ -148,6 +148,13 @@ const METRICS: &[Metric] = &[
         "Refresh leases that ended because their holders did not fill in time.",
         Counter(|s| s.leases.ran_out),
     ),
+    row("ringfence_tracking_clients", "Connections that track what they read.", Gauge(|s| s.tracking_clients)),
+    row("ringfence_tracking_keys", "Keys whose readers are remembered.", Gauge(|s| s.tracked_keys)),
+    row(
+        "ringfence_tracking_notices_total",
+        "Notices sent to connections that track: a key that they read has changed.",
+        Counter(|s| s.tracking_notices),
+    ),
     row("ringfence_fill_waiters", "Requests that wait for another client to fill a value.", Gauge(|s| s.waiting)),
     row(
         "ringfence_fill_waits_total",

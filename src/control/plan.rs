@@ -59,6 +59,8 @@ pub struct ListenPlan {
     pub bind: IpAddr,
     /// The host that cluster clients are told; `None` if it is where the connection arrived.
     pub announce: Option<String>,
+    /// What `HELLO` answers: name and version.
+    pub hello: String,
     /// The port that all cores share.
     pub port: Option<u16>,
     /// The one for memcached clients.
@@ -321,6 +323,7 @@ impl Config {
         ListenPlan {
             bind: listen.bind,
             announce,
+            hello: listen.hello.clone(),
             port: (listen.port != 0).then_some(listen.port),
             memcached_port: (listen.memcached_port != 0).then_some(listen.memcached_port),
             http_port: (listen.http_port != 0).then_some(listen.http_port),

@@ -104,6 +104,7 @@ impl Shard {
             self.count_deadlines(before.deadline.is_some(), true);
             self.set_expiry_word(found, before, Some(when), now);
             self.index.next_version(at.slot);
+            self.note_change(at, key);
             return Ok(());
         }
         let log = self.arena.log_of(found.loc);
@@ -119,6 +120,7 @@ impl Shard {
         self.relocate(at.slot, at.hash, found, log, head, Some(when), now).ok_or(OpError::OutOfMemory)?;
         self.hand.owe(size);
         self.index.next_version(at.slot);
+        self.note_change(at, key);
         Ok(())
     }
 
@@ -129,6 +131,7 @@ impl Shard {
             self.arena.write_expiry_word(found.loc, found.head, ExpiryWord::NONE);
             self.count_deadlines(true, false);
             self.index.next_version(at.slot);
+            self.note_change_of(at, found.loc);
         }
         had_deadline
     }

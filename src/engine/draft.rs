@@ -220,6 +220,7 @@ impl Shard {
         };
         self.stats.sets += 1;
         self.end_lease(at);
+        self.note_change(at, key);
         let version = self.index.next_version(at.slot);
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);

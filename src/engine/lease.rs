@@ -148,7 +148,7 @@ impl Shard {
             return Lease::Held { until: out.until };
         }
         self.leases.ran_out += u64::from(self.leases.end(at).is_some());
-        let max = (self.memory().budget_bytes / BUDGET_PART / LEASE_BYTES).clamp(1, LEASES_MAX);
+        let max = (self.budget_bytes() / BUDGET_PART / LEASE_BYTES).clamp(1, LEASES_MAX);
         while self.leases.table.len() as u64 >= max && !self.leases.due.is_empty() {
             self.leases.end_first();
         }

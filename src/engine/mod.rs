@@ -5,6 +5,7 @@
 //! | `shard` | [`Shard`]: the parts together, an operation in, an answer out |
 //! | `read`, `write`, `deadline` | the operations of Redis clients |
 //! | `versioned` | those that compare versions and keep client flags |
+//! | `changes` | which keys have changed, for those who keep copies |
 //! | `lease` | who is to fill a value that is missing or stale |
 //! | `store` | how a record gets its place and loses it |
 //! | `pins` | large values kept as they are while they are sent |
@@ -35,6 +36,7 @@
 
 mod arena;
 mod background;
+pub mod changes;
 mod deadline;
 mod draft;
 pub mod evict;

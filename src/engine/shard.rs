@@ -8,6 +8,7 @@
 //! and then executes them one by one.
 
 use super::arena::{Arena, Log, SEGMENT_BYTES_MIN};
+use super::changes::Watch;
 use super::draft::Drafts;
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
@@ -43,6 +44,7 @@ pub struct Shard {
     pub(super) pins: Pins,
     pub(super) drafts: Drafts,
     pub(super) leases: Leases,
+    pub(super) watch: Watch,
     pub(super) value_bytes_max: usize,
     budget_bytes: u64,
     /// What the budget can be set to: [`Shard::range_of`].
@@ -94,6 +96,7 @@ impl Shard {
             pins: Pins::default(),
             drafts: Drafts::default(),
             leases: Leases::default(),
+            watch: Watch::default(),
             value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),
@@ -275,6 +278,12 @@ impl Shard {
     /// The counters.
     pub fn stats(&self) -> &ShardStats {
         &self.stats
+    }
+
+    /// The budget.
+    #[inline]
+    pub fn budget_bytes(&self) -> u64 {
+        self.budget_bytes
     }
 
     /// Where the bytes of the budget are.

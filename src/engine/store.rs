@@ -152,6 +152,7 @@ impl Shard {
     pub(super) fn commit(&mut self, at: At, key: &[u8], value: &[u8], plan: Plan, now: UnixMillis) {
         self.stats.sets += 1;
         self.end_lease(at);
+        self.note_change(at, key);
         let version = self.index.next_version(at.slot);
         match plan.found {
             Some(old) if plan.in_place => self.overwrite(old, plan.head, value, plan.kept, version, now),
@@ -332,8 +333,14 @@ impl Shard {
         Some(loc)
     }
 
-    /// Takes the key of the record at `loc` out of the shard; answers the bytes that frees.
+    /// Takes a key out of the shard that nobody asked to delete; answers the bytes that frees.
     pub(super) fn drop_record(&mut self, slot: Slot, hash: KeyHash, loc: Loc) -> usize {
+        self.note_loss(slot, hash, loc);
+        self.unlink(slot, hash, loc)
+    }
+
+    /// Takes the key of the record at `loc` out of the shard; answers the bytes that frees.
+    pub(super) fn unlink(&mut self, slot: Slot, hash: KeyHash, loc: Loc) -> usize {
         self.index.remove(slot, hash, loc, self.arena.bytes());
         self.retire(loc)
     }

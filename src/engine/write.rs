@@ -160,6 +160,7 @@ impl Shard {
             head.write(self.arena.bytes_mut(), place.loc);
         }
         self.end_lease(at);
+        self.note_change(at, key);
         let version = self.index.next_version(at.slot);
         item::write_version(self.arena.bytes_mut(), place.loc, version);
         self.write_tail(place, from, &rest);
@@ -269,7 +270,8 @@ impl Shard {
         self.end_lease(at);
         self.index.next_version(at.slot);
         self.stats.deletes += 1;
-        self.drop_record(at.slot, at.hash, found.loc);
+        self.note_change_of(at, found.loc);
+        self.unlink(at.slot, at.hash, found.loc);
     }
 }
 

@@ -239,6 +239,7 @@ impl Core {
         busy |= self.handle_news();
         busy |= self.handle_mail();
         self.node.tend_waiters();
+        self.node.tell_readers();
         self.settle();
         self.post_mail();
         self.keep_time();
@@ -638,6 +639,12 @@ impl Core {
             let end = self.clock.monotonic();
             if !more || end.saturating_sub(reading.monotonic) >= time {
                 self.stopwatch.stop(end, "background", self.node.counters());
+                if self.node.has_notices() {
+                    // What has expired or gone may be known to clients that nothing else wakes a core for.
+                    self.node.tell_readers();
+                    self.settle();
+                    self.post_mail();
+                }
                 return more;
             }
         }

@@ -203,6 +203,10 @@ impl Loop {
                     return;
                 }
                 self.backlog.set(core.background(BACKGROUND_TIME));
+                if core.ring().has_queued() && core.ring().submit().is_err() {
+                    // The data path meets it too, and ends.
+                    return;
+                }
                 let now = core.read_time();
                 if now.saturating_sub(accounted) >= ACCOUNT_EVERY {
                     accounted = now;

@@ -198,6 +198,7 @@ impl Server {
                 budgets: plan.cores.iter().map(budget).collect(),
                 policy: plan.eviction.policy,
                 huge_page_bytes: huge_page_bytes.clone(),
+                hello: plan.listen.hello.clone(),
             };
             let hasher = KeyHasher::new(seed);
             let setup = CoreSetup {

@@ -6,6 +6,7 @@ use super::Node;
 use super::inflow::Inflow;
 use super::mailbox::ConnId;
 use super::session::{Protocol, Scope, Session, State};
+use super::tracking::Reader;
 use crate::base::{KeyHash, Slot};
 use crate::command::table::{self, Action, Spec};
 use crate::command::{Args, ReplySink, Span};
@@ -77,6 +78,7 @@ enum Stop {
 impl Node {
     /// Executes whole requests of the session's own input for as long as it may run, a slice at most.
     pub(super) fn run_input(&mut self, id: ConnId, session: &mut Session) {
+        self.shard.set_actor(Reader::actor(self.core, id));
         if session.gathering.is_some() && !session.queued {
             self.gather_on(id, session);
         }
@@ -115,6 +117,7 @@ impl Node {
     /// Executes a slice of the whole requests at the start of `input` and answers how many bytes they were. If there
     /// may be more, the session waits for its next slice.
     pub(super) fn run(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
+        self.shard.set_actor(Reader::actor(self.core, id));
         match session.protocol {
             Protocol::Resp => {}
             Protocol::Memcache => return self.run_memcache(id, session, input),
@@ -293,7 +296,7 @@ impl Node {
     /// Places a plain connection by its first keyed request: whether it may be executed here.
     #[inline]
     pub(super) fn belongs_here(&mut self, session: &mut Session, owner: usize) -> bool {
-        if session.scope == Scope::Core || !session.steering.is_unplaced() {
+        if session.scope == Scope::Core || !session.steering.is_unplaced() || session.tracking.is_some() {
             return true;
         }
         session.steering.placed();
@@ -310,6 +313,9 @@ impl Node {
             return self.unknown_command(session, args);
         };
         self.count_request(family(spec));
+        if session.tracking.is_some() {
+            session.begin_tracked(spec);
+        }
         if !spec.accepts(args.len()) {
             return wrong_arity(session, spec.name);
         }

@@ -1,9 +1,9 @@
 //! Commands that the session answers itself: about the connection, the server and
 //! the command table.
 
-use super::Node;
 use super::batch::reply;
 use super::session::{Scope, Session, State};
+use super::{Node, tracking};
 use crate::command::table::{self, SPECS, SessionCommand, Spec};
 use crate::command::{Args, ReplySink, SyntaxError};
 use crate::protocol::resp::{Encoder, Version};
@@ -63,6 +63,16 @@ impl Node {
                 } else {
                     reply(session, "").bulk(&name)
                 }
+                Ok(())
+            }
+            S::ClientCaching => tracking::client_caching(session, args),
+            S::ClientTrackingInfo => {
+                tracking::client_tracking_info(session);
+                Ok(())
+            }
+            S::ClientGetRedir => {
+                let redirect = if session.tracking.is_some() { 0 } else { -1 };
+                reply(session, "").integer(redirect);
                 Ok(())
             }
             S::ConfigGet => {
@@ -129,7 +139,8 @@ impl Node {
         let (id, mode) = (session.id as i64, if session.scope == Scope::Core { "cluster" } else { "standalone" });
         let mut out = reply(session, "");
         out.map(7);
-        for (field, value) in [("server", "ringfence"), ("version", REDIS_VERSION)] {
+        let (server, answered) = self.server.hello.split_once(' ').unwrap_or(("ringfence", REDIS_VERSION));
+        for (field, value) in [("server", server), ("version", answered)] {
             out.bulk(field.as_bytes());
             out.bulk(value.as_bytes());
         }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use super::batch::{Batch, Item};
 use super::keys::Tally;
-use super::mailbox::{ConnId, Form, Token};
+use super::mailbox::{ConnId, Token};
 use super::session::{Session, State};
 use super::{Node, REQUESTS_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
@@ -250,9 +250,12 @@ impl Node {
                 gathering.missing += 1;
                 gathering.parts.resize(part + 1, Vec::new());
                 let token = Token { conn: id, sequence: session.output.next_sequence(), part: part as u32 };
-                let form = Form::Resp { version: session.version, command: gathering.spec.name };
+                let form = super::keys::form(session, gathering.spec.name);
                 self.forward(token, form, (at, owner), args.get(i), op);
                 continue;
+            }
+            if session.is_tracked() {
+                self.track_own(session, id, at, args.get(i));
             }
             if gathering.gather == Gather::List {
                 let (version, name, now) = (session.version, gathering.spec.name, self.now);

@@ -129,6 +129,8 @@ fn stats(_: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String)>
         field("evicted_bytes", sum(cores, |c| c.evicted_bytes)),
         field("cross_core_forwards_total", sum(cores, |c| c.forwards)),
         field("connections_steered_total", sum(cores, |c| c.steered)),
+        field("tracking_total_keys", sum(cores, |c| c.tracked_keys)),
+        field("tracking_notices_total", sum(cores, |c| c.tracking_notices)),
         field("leases_granted_total", sum(cores, |c| c.leases.granted)),
         field("leases_ran_out_total", sum(cores, |c| c.leases.ran_out)),
         field("fill_waits_total", sum(cores, |c| c.waits)),

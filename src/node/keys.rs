@@ -39,9 +39,12 @@ impl Node {
             self.note_key(at, key, &op);
             let mut out = session.output.encoder(version, spec.name);
             self.shard.execute(at, key, op, self.now, &mut out);
+            if session.is_tracked() {
+                self.track_own(session, id, at, key);
+            }
         } else {
             let sequence = session.output.expect(Join::Single, 1);
-            let form = Form::Resp { version: session.version, command: spec.name };
+            let form = form(session, spec.name);
             self.execute_late(session, Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
         }
         self.steer(session, owner);
@@ -51,6 +54,7 @@ impl Node {
     #[inline]
     pub(super) fn steer(&mut self, session: &mut Session, owner: usize) {
         if session.scope == Scope::Host
+            && session.tracking.is_none()
             && let Some(core) = session.steering.note(self.core, owner)
         {
             session.move_to = Some(core);
@@ -76,6 +80,9 @@ impl Node {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         self.execute_on_key(&form, at, key, op, &mut scratch);
+        if let Form::Resp { tracked: Some(no_loop), .. } = form {
+            self.track(at, key, self.core, token.conn, no_loop);
+        }
         session.output.fill(token.sequence, token.part, &scratch);
         self.keep_scratch(scratch);
     }
@@ -124,7 +131,7 @@ impl Node {
             (place, args.get(i), gather.op(args, i))
         });
         if places.iter().all(|&(_, owner)| owner == self.core) {
-            let version = session.version;
+            let (version, tracked) = (session.version, session.tracks());
             let mut out = session.output.encoder(version, spec.name);
             if gather == Gather::List {
                 out.array(places.len());
@@ -132,6 +139,9 @@ impl Node {
                 for ((at, _), key, op) in calls {
                     self.note_key(at, key, &op);
                     self.shard.execute(at, key, op, self.now, &mut out);
+                    if let Some(no_loop) = tracked {
+                        self.track(at, key, self.core, id, no_loop);
+                    }
                     if out.len() > max {
                         self.counters.limit_errors += 1;
                         out.restart().into_iter().for_each(|pin| self.shard.unpin(pin));
@@ -144,6 +154,9 @@ impl Node {
                 for ((at, _), key, op) in calls {
                     self.note_key(at, key, &op);
                     self.shard.execute(at, key, op, self.now, &mut tally);
+                    if let Some(no_loop) = tracked {
+                        self.track(at, key, self.core, id, no_loop);
+                    }
                 }
                 tally.write(gather, &mut out);
             }
@@ -151,7 +164,7 @@ impl Node {
             let sequence = session.output.expect(gather.join(), places.len() as u32);
             for (part, (place, key, op)) in calls.enumerate() {
                 let token = Token { conn: id, sequence, part: part as u32 };
-                let form = Form::Resp { version: session.version, command: spec.name };
+                let form = form(session, spec.name);
                 self.execute_late(session, token, form, place, key, op);
             }
         }
@@ -167,6 +180,11 @@ impl Node {
             places.iter().for_each(|(at, _)| self.shard.prefetch_record(*at));
         }
     }
+}
+
+/// How a reply to a Redis client is to be written, and whether it keeps a copy.
+pub(super) fn form(session: &Session, command: &'static str) -> Form {
+    Form::Resp { version: session.version, command, tracked: session.tracks() }
 }
 
 impl Gather {

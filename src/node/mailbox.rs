@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::settings::Change;
 use super::stats::CoreSnapshot;
+use super::tracking::Broadcast;
 use crate::base::Slot;
 use crate::command::{Op, Span};
 use crate::engine::At;
@@ -59,6 +60,8 @@ pub enum Work {
     Snapshot,
     /// Change settings.
     Change(Arc<Change>),
+    /// Tell a connection of changes.
+    Broadcast(Arc<Broadcast>),
 }
 
 /// One step of a `SCAN`.
@@ -87,6 +90,8 @@ pub enum Form {
         version: Version,
         /// The command's name, for errors that contain it.
         command: &'static str,
+        /// Whether the client keeps a copy of what it reads, and if so, whether it is told of its own changes.
+        tracked: Option<bool>,
     },
     /// For a memcached client.
     Memcache(memcache::Form),
@@ -121,14 +126,18 @@ pub struct Parcel {
     pub requests: Vec<Request>,
     /// Replies to the other core's requests.
     pub replies: Vec<(Token, Body)>,
-    /// The bytes that both point into.
+    /// Connections whose copy of a key is no good any more, or of all keys.
+    pub notices: Vec<(ConnId, Option<Span>)>,
+    /// Connections that are to be told of no changes any more.
+    pub departed: Vec<ConnId>,
+    /// The bytes that all point into.
     pub bytes: Vec<u8>,
 }
 
 impl Parcel {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.replies.is_empty()
+        self.requests.is_empty() && self.replies.is_empty() && self.notices.is_empty() && self.departed.is_empty()
     }
 
     /// Appends bytes and answers where they are.

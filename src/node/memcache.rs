@@ -180,7 +180,7 @@ impl Node {
             }
             Request::Stats => {
                 self.count_request(Family::Server);
-                let form = Form::Resp { version: session.version, command: "stats" };
+                let form = super::keys::form(session, "stats");
                 self.on_report(id, session, form, Report::Memcache);
             }
             Request::Quit => {

@@ -32,6 +32,7 @@ mod steering;
 mod stream;
 mod sweep;
 pub mod topology;
+pub mod tracking;
 mod waiters;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ use session::{Protocol, Scope, Session, State};
 use settings::Budget;
 use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
+use tracking::Readers;
 use waiters::Waiters;
 
 use crate::base::{KeyHasher, UnixMillis};
@@ -91,6 +93,8 @@ pub struct ServerInfo {
     pub cpu: usize,
     /// What `CONFIG GET` answers beside memory and policy: names and values.
     pub settings: Vec<(String, String)>,
+    /// What `HELLO` answers: name and version.
+    pub hello: String,
     /// The memory of every core.
     pub budgets: Vec<Budget>,
     /// What gives way when it is full.
@@ -194,6 +198,7 @@ pub struct Node {
     hand_pace: Pace,
     hot: HotKeys,
     waiters: Waiters,
+    readers: Readers,
     now: UnixMillis,
     now_us: u64,
 }
@@ -207,7 +212,7 @@ impl Node {
         Self {
             core,
             limits,
-            http_limits: http::limits(&limits, shard.memory().budget_bytes),
+            http_limits: http::limits(&limits, shard.budget_bytes()),
             resp_limits: resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max },
             hasher,
             shard,
@@ -234,6 +239,7 @@ impl Node {
             hand_pace: Pace::new(server.started_at),
             hot: HotKeys::new(core as u64 + 1, server.started_at),
             waiters: Waiters::default(),
+            readers: Readers::default(),
             now: server.started_at,
             now_us: server.started_at.0 * 1000,
             topology,
@@ -296,6 +302,7 @@ impl Node {
     pub fn close(&mut self, id: ConnId) -> Option<Box<Session>> {
         let mut session = self.take(id)?;
         self.let_go(&mut session);
+        self.end_tracking(id, &mut session);
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
         self.counters.connections_current -= 1;
@@ -329,6 +336,9 @@ impl Node {
         if session.output.total_bytes() > self.limits.output_hard_bytes_max {
             session.state = State::Broken;
             self.counters.limit_errors += 1;
+        }
+        if session.tracking.is_some() {
+            self.release_notices(&mut session);
         }
         if !session.listed {
             session.listed = true;
@@ -572,6 +582,7 @@ impl Node {
     /// A slice of background work. Answers whether more waits.
     pub fn advance(&mut self, work_max: usize) -> bool {
         self.hand_pace.note(self.now, self.shard.hand_walked_bytes());
+        self.shard.set_actor(0);
         let retiring = self.retired.step();
         self.shard.advance(self.now, work_max) || retiring
     }
@@ -610,6 +621,7 @@ impl Node {
             },
             leases: self.shard.lease_report(),
             waiting: self.waiters.len() as u64,
+            tracked_keys: self.readers.keys() as u64,
             hot: self.hot.report(self.now, |key| self.shard.value_len(self.locate(key).0, key)),
             ..self.counters.clone()
         }
@@ -620,7 +632,7 @@ impl Node {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
         let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
-        let retired = self.retired.held_bytes() + self.waiters.held_bytes();
+        let retired = self.retired.held_bytes() + self.waiters.held_bytes() + self.readers.held_bytes();
         self.shard.pins_bytes() + (held + spare + retired + self.places.capacity() * size_of::<Place>()) as u64
     }
 

@@ -4,6 +4,7 @@
 use super::batch::SLICE_OUTPUT_MAX;
 use super::mailbox::{Body, Form, Parcel, Request, Token, Work};
 use super::stats::Family;
+use super::tracking::Reader;
 use super::{Deferred, Node};
 use crate::command::{Op, ReplySink};
 use crate::engine::At;
@@ -25,6 +26,10 @@ impl Node {
         for (token, body) in parcel.replies {
             self.accept_reply(token, body, &waiting.bytes);
         }
+        for (conn, key) in parcel.notices {
+            self.accept_notice(conn, key.map(|key| key.of(&waiting.bytes)));
+        }
+        parcel.departed.into_iter().for_each(|conn| self.forget_broadcast(from, conn));
         if waiting.requests.len() > 0 {
             self.deferred[from].push_back(waiting);
             self.queue_requests(from);
@@ -72,12 +77,18 @@ impl Node {
         {
             return;
         }
+        self.shard.set_actor(Reader::actor(from, request.token.conn));
         let body = if let Work::Snapshot = request.work {
             Body::Snapshot(Box::new(self.snapshot()))
         } else {
             let mut reply = std::mem::take(&mut self.outbox[from].bytes);
             let start = reply.len();
             self.execute_for(&request.form, &request.work, bytes, &mut reply);
+            if let (Form::Resp { tracked: Some(no_loop), .. }, Work::Key { at, key, .. }) =
+                (&request.form, &request.work)
+            {
+                self.track(*at, key.of(bytes), from, request.token.conn, *no_loop);
+            }
             let span = crate::command::Span::new(start, reply.len());
             self.outbox[from].bytes = reply;
             Body::Encoded(span)
@@ -110,7 +121,7 @@ impl Node {
                 let op = op.with_bytes(stored.of(bytes));
                 self.execute_on_key(form, *at, key.of(bytes), op, out);
             }
-            (Form::Resp { version, command }, _) => {
+            (Form::Resp { version, command, .. }, _) => {
                 self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
             }
             // What sweeps over cores answers status and numbers, which are joined into what the client gets.
@@ -126,7 +137,7 @@ impl Node {
         self.note_key(at, key, &op);
         let now = self.now;
         match form {
-            Form::Resp { version, command } => {
+            Form::Resp { version, command, .. } => {
                 self.shard.execute(at, key, op, now, &mut Encoder::new(out, *version, command));
             }
             Form::Memcache(form) => {
@@ -145,11 +156,16 @@ impl Node {
             Work::DbSize => out.integer(self.shard.key_count() as i64),
             Work::Flush => {
                 self.shard.flush();
+                self.tell_of_flush();
                 out.status("OK");
             }
             Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
             Work::CountKeysInSlot(slot) => out.integer(self.shard.slot_key_count(*slot) as i64),
             Work::Change(change) => self.apply(change, out),
+            Work::Broadcast(broadcast) => {
+                self.broadcast(broadcast);
+                out.status("OK");
+            }
             Work::Snapshot => unreachable!("counters travel unencoded"),
         }
     }

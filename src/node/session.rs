@@ -7,6 +7,7 @@ use super::http::Batch;
 use super::inflow::Inflow;
 use super::output::Output;
 use super::steering::Steering;
+use super::tracking::Tracking;
 use crate::base::UnixMillis;
 use crate::command::Span;
 use crate::engine::OWN_MAPPING_BYTES;
@@ -143,6 +144,8 @@ pub struct Session {
     pub(super) queued: bool,
     /// The request at the start of `input`, if it is one of so many keys that it is executed in slices.
     pub(super) gathering: Option<Box<Gathering>>,
+    /// What it is to be told when it changes, because the client keeps copies.
+    pub(super) tracking: Option<Box<Tracking>>,
 }
 
 impl Session {
@@ -174,6 +177,7 @@ impl Session {
             listed: false,
             queued: false,
             gathering: None,
+            tracking: None,
         }
     }
 
@@ -183,8 +187,9 @@ impl Session {
         let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.held_bytes());
         let large = self.output.marks().held_bytes() + self.inflow.as_ref().map_or(0, |inflow| inflow.held_bytes());
         let batch = self.http_batch.as_ref().map_or(0, |batch| batch.held_bytes());
+        let tracking = self.tracking.as_ref().map_or(0, |tracking| tracking.held_bytes());
         let output = self.output.copied_bytes() + self.output.unused_bytes();
-        self.input.capacity() + output + self.name.capacity() + spans + gathering + batch + large
+        self.input.capacity() + output + self.name.capacity() + spans + gathering + batch + tracking + large
     }
 
     /// Gives up the session and what it holds, but for what the shard must be given back.

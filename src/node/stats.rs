@@ -243,6 +243,12 @@ pub struct CoreSnapshot {
     pub leases: LeaseReport,
     /// Requests that waited for a fill.
     pub waits: u64,
+    /// Connections that track what they read.
+    pub tracking_clients: u64,
+    /// Keys whose readers are remembered.
+    pub tracked_keys: u64,
+    /// Notices sent to connections that track.
+    pub tracking_notices: u64,
     /// Requests that wait for one now.
     pub waiting: u64,
     /// The hottest keys and the largest values now.

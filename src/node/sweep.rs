@@ -35,7 +35,7 @@ impl Node {
         spec: &'static Spec,
         sweep: Sweep,
     ) {
-        let form = Form::Resp { version: session.version, command: spec.name };
+        let form = super::keys::form(session, spec.name);
         let done = match sweep {
             Sweep::DbSize => {
                 self.on_all(id, session, spec.name, Join::Sum, Work::DbSize);
@@ -53,6 +53,15 @@ impl Node {
                 self.on_report(id, session, form, Report::Memory);
                 Ok(())
             }
+            Sweep::Tracking => self.client_tracking(id, session, args).map(|broadcast| {
+                let Some(broadcast) = broadcast else { return reply(session, "").status("OK") };
+                let cores = self.topology.cores().len();
+                let sequence = session.output.expect(Join::Status, cores as u32);
+                for core in 0..cores {
+                    let token = Token { conn: id, sequence, part: core as u32 };
+                    self.on_core(session, token, spec.name, core, Work::Broadcast(broadcast.clone()), b"");
+                }
+            }),
             Sweep::HotKeys => hotkeys::hot_options(args)
                 .map(|(count, by)| self.on_report(id, session, form, Report::HotKeys(count, by))),
             Sweep::BigKeys => {
@@ -116,8 +125,8 @@ impl Node {
             if let Work::Scan(scan) = &mut work {
                 scan.pattern = self.outbox[core].put(bytes);
             }
-            return self
-                .send_request(core, Request { token, form: Form::Resp { version: session.version, command }, work });
+            let form = super::keys::form(session, command);
+            return self.send_request(core, Request { token, form, work });
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();

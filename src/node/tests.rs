@@ -17,6 +17,7 @@ mod settings;
 mod slices;
 mod streams;
 mod sweeps;
+mod tracking;
 mod waits;
 
 use super::*;
@@ -96,6 +97,7 @@ impl Host {
                 budgets: vec![Budget { bytes: (2520 << 10) / cores as u64, least: 1 << 20, most: 1 << 20 }; cores],
                 policy: Policy::Clock,
                 huge_page_bytes: Default::default(),
+                hello: "ringfence 7.0.15".into(),
             };
             let topology = topology.clone();
             Node::new(
@@ -153,9 +155,11 @@ impl Host {
             let mut any = false;
             for from in 0..self.nodes.len() {
                 self.nodes[from].tend_waiters();
+                self.nodes[from].tell_readers();
                 while self.nodes[from].go_on() {
                     any = true;
                 }
+                self.nodes[from].tell_readers();
                 self.post(from);
                 for to in 0..self.nodes.len() {
                     any |= self.arrive(from, to);

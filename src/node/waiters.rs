@@ -144,6 +144,7 @@ impl Node {
     /// Answers a slice of those that need not wait any longer.
     pub(super) fn answer_waiters(&mut self) {
         self.waiters.queued = false;
+        self.shard.set_actor(0);
         let (mut answered, mut bytes) = (0, 0);
         while answered < SLICE_WAITERS && bytes < SLICE_OUTPUT_MAX {
             let overdue = self.waiters.overdue(self.now.0);

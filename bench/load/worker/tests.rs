@@ -155,6 +155,7 @@ fn node() -> Node {
         budgets: vec![Budget { bytes: 0, least: 0, most: 0 }],
         policy: Policy::Clock,
         huge_page_bytes: Default::default(),
+        hello: "ringfence 7.0.15".into(),
     };
     Node::new(NodeConfig { core: 0, topology, limits, server, hasher }, shard.expect("there is memory"))
 }

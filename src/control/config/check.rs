@@ -97,6 +97,12 @@ impl Config {
             let reason = format!("`{}` is not a host name or an IP address", listen.announce.escape_debug());
             return Err(self.refuse("listen.announce", reason));
         }
+        let word = |text: &str| !text.is_empty() && text.bytes().all(host);
+        if !listen.hello.split_once(' ').is_some_and(|(name, version)| word(name) && word(version)) {
+            let reason =
+                format!("`{}` is not a name and a version: write \"redis 7.4.0\"", listen.hello.escape_debug());
+            return Err(self.refuse("listen.hello", reason));
+        }
         Ok(())
     }
 }

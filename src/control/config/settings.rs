@@ -158,6 +158,9 @@ section! {
         /// The host name or address that cluster clients are told to connect to. Empty means the
         /// bind address or, where that is unspecified, the address that the client connected to.
         announce: String = String::new(),
+        /// What `HELLO` answers: the server's name and its version. Some clients go by it before they keep copies of
+        /// values: the cache of redis-py wants "redis 7.4.0" or newer.
+        hello: String = "ringfence 7.0.15".to_owned(),
         /// The shared port, for every Redis client: connections are moved to the core that owns
         /// their keys.
         port: u16 = 6379,

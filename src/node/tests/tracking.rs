@@ -1,0 +1,281 @@
+//! Client-side caching.
+//!
+//! Goal: once nothing is under way, no client that tracks holds a copy that is not the key's value, whatever made
+//! it change, on whichever core, in whatever order parcels arrive. Method: clients that keep what they read and drop what
+//! they are told to, by the order of the bytes they get.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// One RESP3 reply at the start of `text`, and what is behind it.
+fn cut(text: &str) -> (&str, &str) {
+    let line = text.find("\r\n").expect("a whole reply") + 2;
+    let count = || text[1..line - 2].parse::<usize>().expect("a count");
+    let end = match text.as_bytes()[0] {
+        b'$' => line + count() + 2,
+        b'*' | b'>' | b'~' => (0..count()).fold(line, |at, _| at + cut(&text[at..]).0.len()),
+        b'%' => (0..2 * count()).fold(line, |at, _| at + cut(&text[at..]).0.len()),
+        _ => line,
+    };
+    text.split_at(end)
+}
+
+/// The text of a bulk string, or nothing for null.
+fn bulk(reply: &str) -> Option<String> {
+    (!reply.starts_with('_')).then(|| reply.split_once("\r\n").expect("a bulk string").1.trim_end().to_owned())
+}
+
+/// The elements of a list.
+fn elements(reply: &str) -> Vec<&str> {
+    let mut rest = reply.split_once("\r\n").expect("a list").1;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (first, behind) = cut(rest);
+        all.push(first);
+        rest = behind;
+    }
+    all
+}
+
+/// A client that keeps copies.
+struct Cache {
+    client: Client,
+    /// Keys of the reads that are not answered.
+    asked: VecDeque<Vec<String>>,
+    copies: BTreeMap<String, Option<String>>,
+    told: usize,
+}
+
+impl Cache {
+    fn new(host: &mut Host, core: usize, options: &str) -> Self {
+        let mut client = host.connect(core, Scope::Host);
+        let answer = host.ask(&mut client, format!("HELLO 3\r\nCLIENT TRACKING ON {options}\r\n"));
+        assert!(answer.ends_with("+OK\r\n"), "{answer}");
+        Self { client, asked: VecDeque::new(), copies: BTreeMap::new(), told: 0 }
+    }
+
+    fn read(&mut self, host: &mut Host, keys: &[String]) {
+        self.asked.push_back(keys.to_vec());
+        host.feed(&self.client, request(&[&["MGET".to_owned()], keys].concat()).as_slice());
+    }
+
+    fn write(&mut self, host: &mut Host, args: &[&str]) {
+        self.asked.push_back(Vec::new());
+        host.feed(&self.client, &request(args));
+    }
+
+    /// Takes in what has arrived.
+    fn take_in(&mut self, host: &mut Host) {
+        host.settle(&mut self.client);
+        let got = String::from_utf8(std::mem::take(&mut self.client.got)).unwrap();
+        let mut rest = &got[..];
+        while !rest.is_empty() {
+            let (reply, behind) = cut(rest);
+            rest = behind;
+            if reply.starts_with('>') {
+                self.told += 1;
+                match elements(reply)[1] {
+                    "_\r\n" => self.copies.clear(),
+                    keys => elements(keys).into_iter().for_each(|key| drop(self.copies.remove(&bulk(key).unwrap()))),
+                }
+                continue;
+            }
+            let keys = self.asked.pop_front().expect("nothing is answered that was not asked");
+            for (key, value) in keys.iter().zip(elements(reply)) {
+                self.copies.insert(key.clone(), bulk(value));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Read(usize, Vec<u8>),
+    Write(usize, u8, u16),
+    OwnWrite(usize, u8),
+    Carry,
+    TakeIn(usize),
+    Wait(u16),
+    Fill(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..4usize, proptest::collection::vec(0..12u8, 1..5)).prop_map(|(i, keys)| Step::Read(i, keys)),
+        6 => (0..9usize, 0..12u8, any::<u16>()).prop_map(|(kind, key, n)| Step::Write(kind, key, n)),
+        1 => (0..4usize, 0..12u8).prop_map(|(i, key)| Step::OwnWrite(i, key)),
+        2 => Just(Step::Carry),
+        2 => (0..4usize).prop_map(Step::TakeIn),
+        1 => (0..2000u16).prop_map(Step::Wait),
+        1 => any::<u8>().prop_map(Step::Fill),
+    ]
+}
+
+/// Brings everything to rest.
+fn rest(host: &mut Host, caches: &mut [Cache], writer: &mut Client) {
+    for _ in 0..3 {
+        host.nodes.iter_mut().for_each(|node| while node.advance(256) {});
+        host.carry();
+        host.settle(writer);
+        caches.iter_mut().for_each(|cache| cache.take_in(host));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_copy_outlives_its_value(cores in 1..4usize, steps in proptest::collection::vec(step(), 1..120)) {
+        let mut host = Host::with_memory(cores, LIMITS, 1 << 20);
+        let options = ["", "NOLOOP", "BCAST", "BCAST PREFIX k1 PREFIX k2 NOLOOP"];
+        let mut caches: Vec<_> = options.iter().enumerate().map(|(i, o)| Cache::new(&mut host, i % cores, o)).collect();
+        let mut writer = host.connect(0, Scope::Host);
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Read(i, keys) => {
+                    let keys: Vec<_> = keys.iter().map(|key| format!("k{key}")).collect();
+                    // One is told of two prefixes and keeps nothing else.
+                    let keys = if i == 3 { keys.into_iter().filter(|k| k.starts_with("k1") || k.starts_with("k2")).collect() } else { keys };
+                    if !keys.is_empty() {
+                        caches[i].read(&mut host, &keys);
+                    }
+                }
+                Step::Write(kind, key, n) => {
+                    let (key, n) = (format!("k{key}"), n.to_string());
+                    let args: Vec<&str> = match kind {
+                        0 | 1 => vec!["SET", &key, &n],
+                        2 => vec!["DEL", &key],
+                        3 => vec!["APPEND", &key, "x"],
+                        4 => vec!["SET", &key, &n, "PX", "700"],
+                        5 => vec!["PEXPIRE", &key, "300"],
+                        6 => vec!["GETDEL", &key],
+                        7 if n.ends_with('7') => vec!["FLUSHALL"],
+                        7 => vec!["SET", &key, &n, "EX", "100", "SOFTPX", "5"],
+                        _ => vec!["MSET", &key, &n, "k3", &n],
+                    };
+                    host.feed(&writer, &request(&args));
+                }
+                Step::OwnWrite(i, key) => {
+                    // It knows by itself, and forgets its copy with the request.
+                    let key = format!("k{key}");
+                    caches[i].take_in(&mut host);
+                    caches[i].copies.remove(&key);
+                    caches[i].write(&mut host, &["SET", &key, "own"]);
+                    caches[i].take_in(&mut host);
+                }
+                Step::Carry => host.carry(),
+                Step::TakeIn(i) => caches[i].take_in(&mut host),
+                Step::Wait(ms) => {
+                    now += u64::from(ms);
+                    host.nodes.iter_mut().for_each(|node| node.set_time(1_700_000_000_000_000 + now * 1000));
+                }
+                Step::Fill(n) => for i in 0..n {
+                    host.feed(&writer, &request(&["SET", &format!("fill{i}"), &"v".repeat(4000)]));
+                },
+            }
+        }
+        rest(&mut host, &mut caches, &mut writer);
+        writer.got.clear();
+        for (i, cache) in caches.iter().enumerate() {
+            prop_assert!(cache.asked.is_empty());
+            for (key, copy) in &cache.copies {
+                let reply = host.ask(&mut writer, request(&["GET", key]));
+                let value = (!reply.starts_with("$-1")).then(|| reply.split_once("\r\n").unwrap().1.trim_end().to_owned());
+                // A key that was not there when it was read, and was then made, is told too.
+                prop_assert_eq!(copy, &value, "{} of {}", key, options[i]);
+            }
+        }
+    }
+}
+
+fn invalidated(key: &str) -> String {
+    format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n${}\r\n{key}\r\n", key.len())
+}
+
+#[test]
+fn modes_decide_what_is_tracked() {
+    for cores in 1..4 {
+        let mut host = Host::new(cores, LIMITS);
+        let mut writer = host.connect(0, Scope::Host);
+        let mut hears = |options: &str, script: &str| {
+            let mut client = host.connect(cores - 1, Scope::Host);
+            host.ask(&mut client, format!("HELLO 3\r\nCLIENT TRACKING ON {options}\r\n{script}"));
+            host.ask(&mut writer, "SET a 1\r\nDEL b\r\n");
+            host.settle(&mut client);
+            let got = String::from_utf8(std::mem::take(&mut client.got)).unwrap();
+            host.nodes[client.core].end(client.id);
+            got
+        };
+        assert_eq!(hears("", "GET a\r\nGET b\r\n"), invalidated("a"), "what is not there is not deleted");
+        assert_eq!(hears("", "GETEX a\r\nINCR c\r\nPING\r\n"), "");
+        assert_eq!(hears("OPTIN", "GET a\r\n"), "");
+        assert_eq!(hears("OPTIN", "CLIENT CACHING YES\r\nGET a\r\nGET b\r\n"), invalidated("a"));
+        assert_eq!(hears("OPTIN", "CLIENT CACHING YES\r\nGET b\r\nGET a\r\n"), "");
+        assert_eq!(hears("OPTOUT", "CLIENT CACHING NO\r\nGET a\r\nGET b\r\n"), "");
+        assert_eq!(hears("OPTOUT", "GET a\r\n"), invalidated("a"));
+        assert_eq!(hears("BCAST", ""), invalidated("a"));
+        assert_eq!(hears("BCAST PREFIX x PREFIX a", ""), invalidated("a"));
+        assert_eq!(hears("BCAST PREFIX x", "GET a\r\n"), "");
+        assert_eq!(hears("", "GET a\r\nCLIENT TRACKING OFF\r\n"), "");
+        assert_eq!(hears("BCAST", "CLIENT TRACKING OFF\r\n"), "");
+        assert_eq!(hears("NOLOOP", "GET a\r\nSET a 2\r\n"), "", "its own write ended it");
+        assert_eq!(hears("", "GETLEASE a\r\n"), invalidated("a"));
+        host.carry();
+        let snapshots: Vec<_> = host.nodes.iter().map(Node::snapshot).collect();
+        assert_eq!(snapshots.iter().map(|s| s.tracking_clients).sum::<u64>(), 0);
+        assert!(host.nodes.iter().all(|node| node.readers.held_bytes() < 2000));
+    }
+}
+
+#[test]
+fn notices_come_behind_the_replies_that_they_are_about() {
+    let mut host = Host::new(2, LIMITS);
+    let (here, there) = (key_on(&host, 0, 0), key_on(&host, 1, 0));
+    let mut client = host.connect(0, Scope::Host);
+    host.ask(&mut client, "HELLO 3\r\nCLIENT TRACKING ON\r\n");
+    let mut writer = host.connect(0, Scope::Core);
+    // The first reply is late; the second is there and is changed before it can be sent.
+    host.feed(&client, format!("GET {there}\r\nGET {here}\r\n").as_bytes());
+    host.feed(&writer, format!("SET {here} new\r\n").as_bytes());
+    host.settle(&mut client);
+    host.settle(&mut writer);
+    assert_eq!(String::from_utf8_lossy(&client.got), format!("_\r\n_\r\n{}", invalidated(&here)));
+}
+
+#[test]
+fn too_many_keys_are_forgotten_by_telling() {
+    let mut host = Host::with_memory(1, LIMITS, 1 << 20);
+    let mut cache = Cache::new(&mut host, 0, "");
+    let keys: Vec<_> = (0..2000).map(|i| format!("k{i}")).collect();
+    for some in keys.chunks(50) {
+        cache.read(&mut host, some);
+    }
+    cache.take_in(&mut host);
+    let kept = host.nodes[0].readers.keys();
+    assert!(kept > 100 && kept < 1000, "{kept} keys");
+    assert!(host.nodes[0].readers.held_bytes() <= 2 << 16);
+    assert_eq!(cache.copies.len(), kept, "the copies that are remembered are those that are still good");
+    assert_eq!(cache.told, 2000 - kept);
+}
+
+#[test]
+fn a_list_that_is_handed_out_in_pieces_is_not_parted_by_a_notice() {
+    let limits = Limits { args_max: 5000, output_soft_bytes_max: 64 << 10, ..LIMITS };
+    for cores in 1..3 {
+        let mut host = Host::with_memory(cores, limits, 32 << 20);
+        let mut writer = host.connect(0, Scope::Host);
+        let keys: Vec<_> = (0..2000).map(|i| format!("k{i}")).collect();
+        for key in &keys {
+            host.ask(&mut writer, request(&["SET", key, &"v".repeat(1000)]));
+        }
+        let mut cache = Cache::new(&mut host, 0, "");
+        cache.read(&mut host, &keys);
+        host.carry();
+        assert!(host.take(&mut cache.client), "some of it is there");
+        host.ask(&mut writer, "MSET k0 new k1999 new\r\n");
+        cache.take_in(&mut host);
+        assert_eq!((cache.copies.len(), cache.told), (1998, 2));
+    }
+}
