@@ -115,12 +115,23 @@ pub struct Plan {
     pub listen: ListenPlan,
     /// What clients may ask for.
     pub limits: LimitsPlan,
+    /// How long keys live.
+    pub expiry: ExpiryPlan,
     /// Log lines.
     pub log: Log,
     /// Open files that the plan needs: raise the soft limit to this.
     pub file_descriptors: u64,
     /// Where the plan differs from what one may expect, as sentences for the log.
     pub notes: Vec<String>,
+}
+
+/// How long keys live, beside what their writers say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExpiryPlan {
+    /// By how many millionths a time to live may be shortened.
+    pub jitter_ppm: u32,
+    /// Prefix, default and longest time to live in milliseconds, 0 for none. The first is for all keys.
+    pub rules: Vec<(Vec<u8>, u64, u64)>,
 }
 
 /// How much memory a core can work with.
@@ -182,10 +193,22 @@ impl Config {
                 output_soft_bytes: limits.output_soft_bytes.0 as usize,
                 output_hard_bytes: limits.output_hard_bytes.0 as usize,
             },
+            expiry: self.plan_expiry(),
             log: self.log.clone(),
             file_descriptors,
             notes,
         })
+    }
+
+    fn plan_expiry(&self) -> ExpiryPlan {
+        let millis = |span: super::config::values::Span| span.0.as_millis() as u64;
+        let all = &self.expiry;
+        let mut rules = vec![(Vec::new(), millis(all.default_ttl), millis(all.max_ttl))];
+        rules.extend(self.prefix.iter().map(|rule| {
+            let (default, max) = (rule.default_ttl.unwrap_or(all.default_ttl), rule.max_ttl.unwrap_or(all.max_ttl));
+            (rule.name.clone().into_bytes(), millis(default), millis(max))
+        }));
+        ExpiryPlan { jitter_ppm: all.jitter.0, rules }
     }
 
     fn plan_cpus(&self, facts: &HostFacts, notes: &mut Vec<String>) -> Result<Vec<usize>, ConfigError> {

@@ -124,6 +124,24 @@ impl Shard {
         Ok(())
     }
 
+    /// Gives a key that has no deadline one after `default` milliseconds, and one whose deadline is more than `most` away a
+    /// nearer one. A key that is not there stays so.
+    pub fn bound_deadline(&mut self, at: At, key: &[u8], default: u64, most: u64, now: UnixMillis) {
+        let Some(found) = self.lookup(at, key, now) else { return };
+        let when = match self.deadline_of(found) {
+            None => now.0.saturating_add(default),
+            Some(deadline) if deadline > now.0.saturating_add(most) => now.0.saturating_add(most),
+            Some(_) => return,
+        };
+        if self.set_deadline(at, key, found, when, now).is_err() {
+            // Without room for a deadline the value cannot stay.
+            if let Some(found) = self.lookup(at, key, now) {
+                self.drop_record(at.slot, at.hash, found.loc);
+            }
+        }
+        self.after_write(now);
+    }
+
     /// Removes the deadline; answers whether there was one.
     pub(super) fn clear_deadline(&mut self, at: At, found: Found) -> bool {
         let had_deadline = self.deadline_of(found).is_some();

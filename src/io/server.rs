@@ -24,6 +24,7 @@ use crate::control::admin::CoreDirectory;
 use crate::control::config::values::HugePages;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
 use crate::engine::{EngineError, Shard, ShardConfig, map_large_allocations};
+use crate::node::bounds::Bounds;
 use crate::node::session::{Protocol, Scope};
 use crate::node::settings::Budget;
 use crate::node::stats::CoreSnapshot;
@@ -207,6 +208,7 @@ impl Server {
                     core: core.index,
                     topology: topology.clone(),
                     limits: limits(plan),
+                    bounds: Bounds::new(plan.expiry.jitter_ppm, plan.expiry.rules.clone()),
                     server,
                     hasher: hasher.clone(),
                 },

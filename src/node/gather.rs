@@ -258,10 +258,9 @@ impl Node {
                 self.track_own(session, id, at, args.get(i));
             }
             if gathering.gather == Gather::List {
-                let (version, name, now) = (session.version, gathering.spec.name, self.now);
+                let (version, name) = (session.version, gathering.spec.name);
                 let mut answer = |list: &mut Vec<u8>| {
-                    self.note_key(at, args.get(i), &op);
-                    self.shard.execute(at, args.get(i), op, now, &mut Encoder::new(list, version, name));
+                    self.execute_op(at, args.get(i), op, &mut Encoder::new(list, version, name));
                 };
                 if is_local {
                     gathering.add_to_list(answer);
@@ -274,8 +273,7 @@ impl Node {
                 }
             } else {
                 let mut tally = Tally::default();
-                self.note_key(at, args.get(i), &op);
-                self.shard.execute(at, args.get(i), op, self.now, &mut tally);
+                self.execute_op(at, args.get(i), op, &mut tally);
                 gathering.sum += tally.sum;
                 if let Some(error) = tally.error {
                     scratch.clear();

@@ -155,9 +155,8 @@ impl Node {
         });
         let op = call.op.with_bytes(&call.value);
         if owner == self.core && op.waits() == 0 {
-            self.note_key(at, &call.key, &op);
             let mut out = Encoder::new(session.output.buffer(), &call.form, &call.key, self.now);
-            self.shard.execute(at, &call.key, op, self.now, &mut out);
+            self.execute_op(at, &call.key, op, &mut out);
         } else {
             let sequence = session.output.expect(Join::Single, 1);
             let token = Token { conn: id, sequence, part: 0 };

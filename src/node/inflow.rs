@@ -17,7 +17,7 @@ use super::Node;
 use super::batch::family;
 use super::session::Session;
 use crate::command::table::{self, Action, Spec};
-use crate::command::{Args, Op, OpError, ReplySink, Span};
+use crate::command::{Args, Expiry, Op, OpError, ReplySink, Span};
 use crate::engine::{At, DraftId};
 use crate::protocol::resp::{Parser, Progress};
 
@@ -190,14 +190,17 @@ impl Node {
                     key.of(&head),
                     draft.as_ref().map_or(0, |d| self.shard.draft_bytes(d) as usize),
                 );
+                let expiry = self.bounded_expiry(key.of(&head), expiry);
                 self.shard.set_draft(at, key.of(&head), draft, (expiry, condition, reply), self.now, &mut out);
+                if expiry == Expiry::Keep {
+                    self.keep_bounded(at, key.of(&head));
+                }
             }
             // Such a write is rare: its value is copied once more.
             Ok(op @ Op::Store(_)) => match draft {
                 Some(draft) => {
                     let value = self.shard.take_draft(draft);
-                    self.hot.written(at.hash, key.of(&head), value.len());
-                    self.shard.execute(at, key.of(&head), op.with_bytes(&value), self.now, &mut out);
+                    self.execute_op(at, key.of(&head), op.with_bytes(&value), &mut out);
                 }
                 None => out.refused(OpError::OutOfMemory),
             },

@@ -36,9 +36,8 @@ impl Node {
         };
         if owner == self.core && op.waits() == 0 {
             let version = session.version;
-            self.note_key(at, key, &op);
             let mut out = session.output.encoder(version, spec.name);
-            self.shard.execute(at, key, op, self.now, &mut out);
+            self.execute_op(at, key, op, &mut out);
             if session.is_tracked() {
                 self.track_own(session, id, at, key);
             }
@@ -137,8 +136,7 @@ impl Node {
                 out.array(places.len());
                 let max = self.limits.output_hard_bytes_max;
                 for ((at, _), key, op) in calls {
-                    self.note_key(at, key, &op);
-                    self.shard.execute(at, key, op, self.now, &mut out);
+                    self.execute_op(at, key, op, &mut out);
                     if let Some(no_loop) = tracked {
                         self.track(at, key, self.core, id, no_loop);
                     }
@@ -152,8 +150,7 @@ impl Node {
             } else {
                 let mut tally = Tally::default();
                 for ((at, _), key, op) in calls {
-                    self.note_key(at, key, &op);
-                    self.shard.execute(at, key, op, self.now, &mut tally);
+                    self.execute_op(at, key, op, &mut tally);
                     if let Some(no_loop) = tracked {
                         self.track(at, key, self.core, id, no_loop);
                     }

@@ -143,9 +143,8 @@ impl Node {
         self.counters.limit_errors += u64::from(request.form.is_too_large());
         let op = request.op.with_bytes(bytes);
         if owner == self.core {
-            self.note_key(at, key, &op);
             let mut out = Encoder::new(session.output.buffer(), &request.form, key, self.now);
-            self.shard.execute(at, key, op, self.now, &mut out);
+            self.execute_op(at, key, op, &mut out);
         } else {
             let sequence = session.output.expect(Join::Single, 1);
             let token = Token { conn: id, sequence, part: 0 };

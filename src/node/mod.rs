@@ -11,6 +11,7 @@
 //! Large values pass in pieces: in by `inflow`, out by `stream`.
 
 mod batch;
+pub mod bounds;
 mod cluster;
 mod commands;
 mod gather;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use batch::Batch;
+use bounds::Bounds;
 use hotkeys::HotKeys;
 use mailbox::{ConnId, Parcel, Request};
 use memory::Pace;
@@ -111,6 +113,8 @@ pub struct NodeConfig {
     pub topology: Topology,
     /// What clients may demand.
     pub limits: Limits,
+    /// How long keys live.
+    pub bounds: Bounds,
     /// What to say about the server.
     pub server: ServerInfo,
     /// The seed that all cores share.
@@ -166,6 +170,7 @@ pub struct Node {
     http_limits: protocol::http::Limits,
     server: ServerInfo,
     hasher: KeyHasher,
+    bounds: Bounds,
     shard: Shard,
     places: Vec<Place>,
     free: Vec<u32>,
@@ -206,7 +211,7 @@ pub struct Node {
 impl Node {
     /// A core with no connections.
     pub fn new(config: NodeConfig, shard: Shard) -> Self {
-        let NodeConfig { core, topology, mut limits, server, hasher } = config;
+        let NodeConfig { core, topology, mut limits, bounds, server, hasher } = config;
         limits.key_bytes_max = limits.key_bytes_max.min(shard.key_bytes_max());
         let cores = topology.cores().len();
         Self {
@@ -215,6 +220,7 @@ impl Node {
             http_limits: http::limits(&limits, shard.budget_bytes()),
             resp_limits: resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max },
             hasher,
+            bounds,
             shard,
             places: Vec::new(),
             free: Vec::new(),

@@ -134,17 +134,16 @@ impl Node {
     /// Executes an operation on a key of this core, and writes the reply in the form that its protocol wants.
     #[inline]
     pub(super) fn execute_on_key(&mut self, form: &Form, at: At, key: &[u8], op: Op<'_>, out: &mut Vec<u8>) {
-        self.note_key(at, key, &op);
         let now = self.now;
         match form {
             Form::Resp { version, command, .. } => {
-                self.shard.execute(at, key, op, now, &mut Encoder::new(out, *version, command));
+                self.execute_op(at, key, op, &mut Encoder::new(out, *version, command));
             }
             Form::Memcache(form) => {
-                self.shard.execute(at, key, op, now, &mut protocol::memcache::Encoder::new(out, form, key, now));
+                self.execute_op(at, key, op, &mut protocol::memcache::Encoder::new(out, form, key, now));
             }
             Form::Http(form) => {
-                self.shard.execute(at, key, op, now, &mut protocol::http::Encoder::new(out, form, key, now));
+                self.execute_op(at, key, op, &mut protocol::http::Encoder::new(out, form, key, now));
             }
         }
     }

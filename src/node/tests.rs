@@ -7,6 +7,7 @@
 //! order that a test or a seed decides, and [`replies`] cuts what a client got
 //! into replies to compare with those of one core that was given everything at once.
 
+mod bounds;
 mod http;
 mod limits;
 mod memcache;
@@ -101,7 +102,7 @@ impl Host {
             };
             let topology = topology.clone();
             Node::new(
-                NodeConfig { core, topology, limits, server, hasher: hasher.clone() },
+                NodeConfig { core, topology, limits, bounds: Bounds::default(), server, hasher: hasher.clone() },
                 Shard::new(config).unwrap(),
             )
         };

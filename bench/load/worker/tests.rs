@@ -157,7 +157,10 @@ fn node() -> Node {
         huge_page_bytes: Default::default(),
         hello: "ringfence 7.0.15".into(),
     };
-    Node::new(NodeConfig { core: 0, topology, limits, server, hasher }, shard.expect("there is memory"))
+    Node::new(
+        NodeConfig { core: 0, topology, limits, bounds: Default::default(), server, hasher },
+        shard.expect("there is memory"),
+    )
 }
 
 /// The options of a load in which everything happens: overwrites, removals, times to live that pass

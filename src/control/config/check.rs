@@ -1,7 +1,7 @@
 //! What one value alone cannot show: hard limits, and values that must fit each
 //! other. What depends on the host is checked when the plan is made.
 
-use super::values::Size;
+use super::values::{Size, Span};
 use super::{Config, ConfigError};
 use crate::control::logging;
 
@@ -18,6 +18,10 @@ const OUTPUT_BYTES_MAX: u64 = 4 << 30;
 const SPIN_NS_MAX: u128 = 1_000_000_000;
 const GATHER_NS_MAX: u128 = 1_000_000;
 const ANNOUNCE_BYTES_MAX: usize = 255;
+/// In parts of a million.
+const JITTER_MAX: u32 = 500_000;
+const PREFIXES_MAX: usize = 64;
+const PREFIX_BYTES_MAX: usize = 255;
 
 // Hard limits must leave room for each other, or some setting could take no value.
 const _: () =
@@ -29,6 +33,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.check_limits()?;
         self.check_listen()?;
+        self.check_expiry()?;
         if self.cores.spin.0.as_nanos() > SPIN_NS_MAX {
             return Err(self.refuse("cores.spin", format!("{} is more than 1s", self.cores.spin)));
         }
@@ -79,6 +84,37 @@ impl Config {
         let reason =
             format!("`{key}` is {size} but `{other}` needs at least {least}: raise the one or lower the other");
         Err(self.refuse(blamed, reason))
+    }
+
+    fn check_expiry(&self) -> Result<(), ConfigError> {
+        let expiry = &self.expiry;
+        if expiry.jitter.0 > JITTER_MAX {
+            return Err(self.refuse("expiry.jitter", format!("{} is more than 50%", expiry.jitter)));
+        }
+        let fits = |default: Span, max: Span| max.0.is_zero() || default <= max;
+        if !fits(expiry.default_ttl, expiry.max_ttl) {
+            let reason = format!("{} is more than `expiry.max_ttl`, {}", expiry.default_ttl, expiry.max_ttl);
+            return Err(self.refuse("expiry.default_ttl", reason));
+        }
+        if self.prefix.len() > PREFIXES_MAX {
+            return Err(self.refuse("prefix", format!("there are {}, and 64 at most", self.prefix.len())));
+        }
+        for (i, rule) in self.prefix.iter().enumerate() {
+            let refuse =
+                |reason: String| Err(self.refuse("prefix", format!("\"{}\": {reason}", rule.name.escape_debug())));
+            if rule.name.is_empty() || rule.name.len() > PREFIX_BYTES_MAX {
+                return refuse(format!("a prefix has 1 to {PREFIX_BYTES_MAX} bytes; `[expiry]` is for all keys"));
+            }
+            if self.prefix[..i].iter().any(|other| other.name == rule.name) {
+                return refuse("it is there twice".to_string());
+            }
+            let (default, max) =
+                (rule.default_ttl.unwrap_or(expiry.default_ttl), rule.max_ttl.unwrap_or(expiry.max_ttl));
+            if !fits(default, max) {
+                return refuse(format!("default_ttl, {default}, is more than max_ttl, {max}"));
+            }
+        }
+        Ok(())
     }
 
     fn check_listen(&self) -> Result<(), ConfigError> {

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::settings::{CoreOverride, KeyDoc, LIST_SECTION, SECTIONS, Section, SectionDoc};
+use super::settings::{KeyDoc, SECTIONS, Section, SectionDoc};
 
 impl Config {
     /// The configuration in effect, as a commented TOML file. Read back, it is equal.
@@ -14,15 +14,15 @@ impl Config {
         for section in &SECTIONS {
             out.push('\n');
             comment(&mut out, section.about);
-            if section.name == LIST_SECTION {
-                self.print_cores(&mut out, section);
+            if section.is_list() {
+                self.print_list(&mut out, section);
                 continue;
             }
             if !section.name.is_empty() {
                 let _ = writeln!(out, "[{}]", section.name);
             }
-            let values = self.section(section.name).expect("only the list has no single section").values();
-            let usual = defaults.section(section.name).expect("only the list has no single section").values();
+            let values = self.section(section.name).expect("only lists have no single section").values();
+            let usual = defaults.section(section.name).expect("only lists have no single section").values();
             for (i, ((key, value), usual)) in section.keys.iter().zip(values).zip(usual).enumerate() {
                 if i > 0 || section.name.is_empty() {
                     out.push('\n');
@@ -38,18 +38,19 @@ impl Config {
         out
     }
 
-    /// The `[[core]]` sections, or a commented one to start from.
-    fn print_cores(&self, out: &mut String, section: &SectionDoc) {
-        if self.core.is_empty() {
-            out.push_str("# [[core]]\n");
-            for (key, example) in section.keys.iter().zip(EXAMPLE) {
+    /// The sections of a list, or a commented one to start from.
+    fn print_list(&self, out: &mut String, section: &SectionDoc) {
+        let elements = self.elements(section.name);
+        if elements.is_empty() {
+            let _ = writeln!(out, "# [[{}]]", section.name);
+            for (key, example) in section.keys.iter().zip(section.examples) {
                 comment(out, key.doc);
                 let _ = writeln!(out, "# {} = {example}", key.name);
             }
         }
-        for (i, core) in self.core.iter().enumerate() {
-            out.push_str("[[core]]\n");
-            for (key, value) in CoreOverride::KEYS.iter().zip(core.values()) {
+        for (i, element) in elements.iter().enumerate() {
+            let _ = writeln!(out, "[[{}]]", section.name);
+            for (key, value) in section.keys.iter().zip(element.values()) {
                 if i == 0 {
                     comment(out, key.doc);
                 }
@@ -67,7 +68,7 @@ impl Config {
         for section in &SECTIONS {
             let title = match section.name {
                 "" => "At the top".to_string(),
-                LIST_SECTION => format!("`[[{LIST_SECTION}]]`"),
+                name if section.is_list() => format!("`[[{name}]]`"),
                 name => format!("`[{name}]`"),
             };
             let _ =
@@ -82,11 +83,6 @@ impl Config {
         out
     }
 }
-
-/// An example of each key of `[[core]]`.
-const EXAMPLE: [&str; 3] = ["3", "\"12GB\"", "\"6144-8191\""];
-
-const _: () = assert!(EXAMPLE.len() == CoreOverride::KEYS.len());
 
 const INTRODUCTION: &str = "\
 # Configuration

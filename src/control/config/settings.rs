@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::source::Sources;
-use super::values::{CpuList, Eviction, HugePages, Idle, LogFormat, Memory, Size, SlotList, Span, TomlText};
+use super::values::{CpuList, Eviction, HugePages, Idle, LogFormat, Memory, Part, Size, SlotList, Span, TomlText};
 
 /// One key, with its documentation.
 #[derive(Debug)]
@@ -22,6 +22,14 @@ pub(super) struct SectionDoc {
     pub name: &'static str,
     pub about: &'static [&'static str],
     pub keys: &'static [KeyDoc],
+    /// Of a section that may be repeated, an example of each key.
+    pub examples: &'static [&'static str],
+}
+
+impl SectionDoc {
+    pub fn is_list(&self) -> bool {
+        !self.examples.is_empty()
+    }
 }
 
 /// The values of a section's keys in the order of its [`SectionDoc`], as TOML.
@@ -106,6 +114,10 @@ section! {
         listen: Listen,
         /// What clients may ask for.
         limits: Limits,
+        /// How long keys live.
+        expiry: Expiry,
+        /// The same for keys that begin with something.
+        prefix: Vec<PrefixRule>,
         /// Log lines.
         log: Log,
         /// Where each value came from.
@@ -207,6 +219,33 @@ section! {
 }
 
 section! {
+    /// How long keys live, beside what their writers say. A length of "0s" is off.
+    Expiry {
+        /// By how much a time to live may be shortened, by chance: values that were stored together do not
+        /// all expire together. "0%" is off. It is for times from now, such as those of `SETEX` and `EXPIRE`, not for
+        /// points in time. At most 50%.
+        jitter: Part = Part(0),
+        /// For how long a value lives that is stored without a time to live.
+        default_ttl: Span = Span(Duration::ZERO),
+        /// For how long any value lives at most, whatever its writer says.
+        max_ttl: Span = Span(Duration::ZERO),
+    }
+}
+
+section! {
+    /// Times to live for keys that begin with the same bytes, instead of those under `[expiry]`. Repeat the section for
+    /// more prefixes, at most 64. If a key begins with several, the longest counts.
+    PrefixRule {
+        /// What the keys begin with. Needed.
+        name: String,
+        /// As under `[expiry]`.
+        default_ttl: Option<Span>,
+        /// As under `[expiry]`.
+        max_ttl: Option<Span>,
+    }
+}
+
+section! {
     /// Log lines, on standard error.
     Log {
         /// Which lines to write: off, error, warn, info, debug or trace; or filters by module, such
@@ -218,26 +257,47 @@ section! {
 }
 
 /// All sections, in the order in which they are printed.
-pub(super) const SECTIONS: [SectionDoc; 6] = [
-    SectionDoc { name: "", about: Config::ABOUT, keys: Config::KEYS },
-    SectionDoc { name: "cores", about: Cores::ABOUT, keys: Cores::KEYS },
-    SectionDoc { name: LIST_SECTION, about: CoreOverride::ABOUT, keys: CoreOverride::KEYS },
-    SectionDoc { name: "listen", about: Listen::ABOUT, keys: Listen::KEYS },
-    SectionDoc { name: "limits", about: Limits::ABOUT, keys: Limits::KEYS },
-    SectionDoc { name: "log", about: Log::ABOUT, keys: Log::KEYS },
+pub(super) const SECTIONS: [SectionDoc; 8] = [
+    SectionDoc { name: "", about: Config::ABOUT, keys: Config::KEYS, examples: &[] },
+    SectionDoc { name: "cores", about: Cores::ABOUT, keys: Cores::KEYS, examples: &[] },
+    SectionDoc { name: "core", about: CoreOverride::ABOUT, keys: CoreOverride::KEYS, examples: &CORE_EXAMPLES },
+    SectionDoc { name: "listen", about: Listen::ABOUT, keys: Listen::KEYS, examples: &[] },
+    SectionDoc { name: "limits", about: Limits::ABOUT, keys: Limits::KEYS, examples: &[] },
+    SectionDoc { name: "expiry", about: Expiry::ABOUT, keys: Expiry::KEYS, examples: &[] },
+    SectionDoc { name: "prefix", about: PrefixRule::ABOUT, keys: PrefixRule::KEYS, examples: &PREFIX_EXAMPLES },
+    SectionDoc { name: "log", about: Log::ABOUT, keys: Log::KEYS, examples: &[] },
 ];
 
-/// The section that is a list.
-pub(super) const LIST_SECTION: &str = "core";
+/// An example of each key of `[[core]]`, and of each of `[[prefix]]`.
+const CORE_EXAMPLES: [&str; 3] = ["3", "\"12GB\"", "\"6144-8191\""];
+const PREFIX_EXAMPLES: [&str; 3] = ["\"session:\"", "\"30m\"", "\"24h\""];
+
+const _: () = assert!(CORE_EXAMPLES.len() == CoreOverride::KEYS.len());
+const _: () = assert!(PREFIX_EXAMPLES.len() == PrefixRule::KEYS.len());
+
+/// Whether `section` is one that may be repeated.
+pub(super) fn is_list(section: &str) -> bool {
+    SECTIONS.iter().any(|s| s.name == section && s.is_list())
+}
 
 impl Config {
-    /// The section called `name`; `None` for the list, which may have many elements.
+    /// The elements of the list called `name`.
+    pub(super) fn elements(&self, name: &str) -> Vec<&dyn Section> {
+        match name {
+            "core" => self.core.iter().map(|core| core as &dyn Section).collect(),
+            "prefix" => self.prefix.iter().map(|prefix| prefix as &dyn Section).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The section called `name`; `None` for lists, which may have many elements.
     pub(super) fn section(&self, name: &str) -> Option<&dyn Section> {
         match name {
             "" => Some(self),
             "cores" => Some(&self.cores),
             "listen" => Some(&self.listen),
             "limits" => Some(&self.limits),
+            "expiry" => Some(&self.expiry),
             "log" => Some(&self.log),
             _ => None,
         }

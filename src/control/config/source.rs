@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::{LIST_SECTION, SECTIONS};
+use super::settings::{SECTIONS, is_list};
 use super::{Config, ConfigError};
 
 /// Where the values that are not defaults were set, by key. Says nothing about
@@ -97,7 +97,7 @@ fn read_file(name: &str, text: &str, sources: &mut Sources) -> Result<Config, Co
         let span = e.span().unwrap_or_default();
         let key = values.iter().find(|(_, value)| value.start <= span.start && span.end <= value.end);
         let place = format!("{name}:{}", line_of(text, span.start));
-        value_error(place, key.map_or_else(|| LIST_SECTION.to_string(), |(key, _)| key.clone()), &e)
+        value_error(place, key.map_or_else(|| list_of(text, span.start), |(key, _)| key.clone()), &e)
     })
 }
 
@@ -114,7 +114,7 @@ fn collect(tree: &DeTable<'_>, prefix: &str, values: &mut Vec<(String, std::ops:
                     values.push((path, key.span()));
                 }
             }
-            DeValue::Array(list) if path == LIST_SECTION => {
+            DeValue::Array(list) if is_list(&path) => {
                 for element in list {
                     match element.get_ref() {
                         DeValue::Table(inner) => collect(inner, &path, values),
@@ -127,9 +127,18 @@ fn collect(tree: &DeTable<'_>, prefix: &str, values: &mut Vec<(String, std::ops:
     }
 }
 
+/// The list whose element begins last before the end of the line of `at`.
+fn list_of(text: &str, at: usize) -> String {
+    let line = text.get(at..).and_then(|rest| rest.find('\n')).map_or(text.len(), |length| at + length);
+    let before = &text[..line];
+    let lists = SECTIONS.iter().filter(|section| section.is_list());
+    let nearest = lists.max_by_key(|section| before.rfind(&format!("[[{}", section.name)).map_or(0, |place| place + 1));
+    nearest.map_or_else(String::new, |section| section.name.to_string())
+}
+
 /// Puts an override into the tree of values.
 fn place(table: &mut toml::Table, one: &Override) -> Result<(), ConfigError> {
-    if !known(&one.key) || one.key.starts_with("core.") {
+    if !known(&one.key) || one.key.split_once('.').is_some_and(|(section, _)| is_list(section)) {
         return Err(unknown(one.source.clone(), &one.key));
     }
     let (section, key) = one.key.rsplit_once('.').unwrap_or(("", &one.key));
@@ -149,7 +158,7 @@ fn section_exists(path: &str) -> bool {
 
 fn known(path: &str) -> bool {
     let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
-    path == LIST_SECTION || all_keys().any(|(s, k)| s == section && k == key)
+    is_list(path) || all_keys().any(|(s, k)| s == section && k == key)
 }
 
 /// Every section and key.
@@ -162,9 +171,14 @@ fn join(section: &str, key: &str) -> String {
 }
 
 fn unknown(place: String, key: &str) -> ConfigError {
-    let list = key.starts_with("core.") && known(key);
+    let list = key.split_once('.').map(|(section, _)| section).filter(|section| is_list(section) && known(key));
     let remedy = match nearest(key) {
-        _ if list => r#"it is in a list: write the list whole, such as core=[{cpu=3,memory="12GB"}]"#.to_string(),
+        _ if list == Some("core") => {
+            r#"it is in a list: write the list whole, such as core=[{cpu=3,memory="12GB"}]"#.to_string()
+        }
+        _ if list.is_some() => {
+            r#"it is in a list: write the list whole, such as prefix=[{name="session:",max_ttl="24h"}]"#.to_string()
+        }
         _ if section_exists(key) => format!("`{key}` is a section: set the keys in it"),
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => "ringfence --print-config lists the keys".to_string(),

@@ -208,3 +208,44 @@ fn the_reference_page_is_what_the_declarations_say() {
         "docs/configuration.md is stale: RINGFENCE_WRITE_DOCS=1 cargo test --lib reference_page"
     );
 }
+
+#[test]
+fn rules_for_prefixes_are_read_and_checked() {
+    let config = read(
+        "[expiry]\njitter = \"2.5%\"\nmax_ttl = \"24h\"\n\
+         [[prefix]]\nname = \"session:\"\ndefault_ttl = \"30m\"\n[[prefix]]\nname = \"feed:\"\nmax_ttl = \"1h\"",
+    )
+    .unwrap();
+    assert_eq!(config.expiry.jitter, values::Part(25_000));
+    assert_eq!(config.prefix[0].default_ttl.unwrap().0, Duration::from_secs(1800));
+    assert_eq!(read(&config.print()).unwrap(), config);
+    for (text, message) in [
+        ("[expiry]\njitter = \"60%\"", "t.toml:2: `expiry.jitter`: 60% is more than 50%"),
+        (
+            "[expiry]\njitter = 5",
+            "t.toml:2: `expiry.jitter`: `5` is not a part: write a number from 0% to 100%, such as 5%",
+        ),
+        (
+            "[expiry]\ndefault_ttl = \"2h\"\nmax_ttl = \"1h\"",
+            "t.toml:2: `expiry.default_ttl`: 2h is more than `expiry.max_ttl`, 1h",
+        ),
+        ("[[prefix]]\ndefault_ttl = \"2h\"", "t.toml:1: `prefix`: missing field `name`"),
+        ("[[core]]\ncpu = 1\n[[prefix]]\nmax_ttl = \"2h\"", "t.toml:3: `prefix`: missing field `name`"),
+        (
+            "[[prefix]]\nname = \"a\"\nttl = \"2h\"",
+            "t.toml:3: unknown key `prefix.ttl`: did you mean `prefix.max_ttl`?",
+        ),
+    ] {
+        assert_eq!(refusal(text), message, "{text}");
+    }
+    for (text, part) in [
+        ("[[prefix]]\nname = \"\"", "a prefix has 1 to 255 bytes"),
+        ("[[prefix]]\nname = \"a\"\n[[prefix]]\nname = \"a\"", "\"a\": it is there twice"),
+        (
+            "[[prefix]]\nname = \"a\"\ndefault_ttl = \"2h\"\nmax_ttl = \"1h\"",
+            "default_ttl, 2h, is more than max_ttl, 1h",
+        ),
+    ] {
+        assert!(refusal(text).contains(part), "{}", refusal(text));
+    }
+}

@@ -94,6 +94,28 @@ impl fmt::Display for Memory {
     }
 }
 
+/// A part of something: `"5%"`, `"0.5%"`. In parts of a million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part(pub u32);
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match number {
+            Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Self((percent * 10_000.0).round() as u32)),
+            _ => Err(format!("`{text}` is not a part: write a number from 0% to 100%, such as 5%")),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", f64::from(self.0) / 10_000.0)
+    }
+}
+
 /// A length of time: `"30s"`, `"250us"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -296,7 +318,7 @@ macro_rules! read_as_text {
     )+ };
 }
 
-read_as_text!(Size, Memory, Span, CpuList(list), SlotList(list), Eviction, HugePages, Idle, LogFormat);
+read_as_text!(Size, Memory, Part, Span, CpuList(list), SlotList(list), Eviction, HugePages, Idle, LogFormat);
 
 /// Values that TOML itself writes the way we want them.
 macro_rules! plain_text {
