@@ -232,8 +232,8 @@ fn rules_for_prefixes_are_read_and_checked() {
         ("[[prefix]]\ndefault_ttl = \"2h\"", "t.toml:1: `prefix`: missing field `name`"),
         ("[[core]]\ncpu = 1\n[[prefix]]\nmax_ttl = \"2h\"", "t.toml:3: `prefix`: missing field `name`"),
         (
-            "[[prefix]]\nname = \"a\"\nttl = \"2h\"",
-            "t.toml:3: unknown key `prefix.ttl`: did you mean `prefix.max_ttl`?",
+            "[[prefix]]\nname = \"a\"\nmax_tl = \"2h\"",
+            "t.toml:3: unknown key `prefix.max_tl`: did you mean `prefix.max_ttl`?",
         ),
     ] {
         assert_eq!(refusal(text), message, "{text}");
