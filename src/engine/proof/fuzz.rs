@@ -9,6 +9,8 @@
 //!
 //! Called by the target in `fuzz/` and by a property test.
 
+mod leases;
+
 use super::{Answer, Kept};
 use crate::base::rng::Rng;
 use crate::base::{KeyHasher, Slot, UnixMillis};
@@ -141,6 +143,9 @@ struct Entry {
     value: Vec<Piece>,
     deadline: Option<u64>,
     version: u64,
+    flags: u32,
+    /// From when on it is stale.
+    soft: Option<u64>,
 }
 
 impl Entry {
@@ -169,6 +174,8 @@ impl Entry {
 struct Twin {
     shard: Shard,
     model: BTreeMap<u16, Entry>,
+    /// Token and last moment of the leases that are out.
+    leases: BTreeMap<u16, (u64, u64)>,
     /// The budget that the shard was made with, and how far it may be raised.
     made_with: (u64, u64),
     now: u64,
@@ -216,6 +223,7 @@ impl Twin {
         Self {
             shard,
             model: BTreeMap::new(),
+            leases: BTreeMap::new(),
             made_with: (budget_bytes, reach_bytes),
             now: START,
             latest: START,
@@ -297,6 +305,7 @@ impl Twin {
                 if source.byte() < 64 {
                     self.shard.flush();
                     self.model.clear();
+                    self.leases.clear();
                     assert_eq!(self.shard.key_count(), 0);
                     self.within = false;
                 }
@@ -362,7 +371,8 @@ impl Twin {
     fn step_of_key(&mut self, kind: u8, source: &mut Source<'_>) {
         let n = source.below(KEYS.into()) as u16;
         let key = key_of(n);
-        match kind % 32 {
+        match kind % 40 {
+            32..40 => self.step_of_lease(n, kind % 40, source),
             0..7 => {
                 let entry = self.entry(n);
                 let answer = self.run(&key, Op::Get);
@@ -445,9 +455,9 @@ impl Twin {
     fn expect_value(&mut self, answer: &Answer, entry: Option<&Entry>) {
         match (answer, entry) {
             (Answer::Null, None) => {}
-            (Answer::Value { bytes, version, expires_at, .. }, Some(entry)) => {
+            (Answer::Value { bytes, version, expires_at, flags }, Some(entry)) => {
                 assert!(entry.holds(bytes), "a value that was never the latest");
-                assert_eq!((version, expires_at), (&entry.version, &entry.deadline));
+                assert_eq!((version, expires_at, flags), (&entry.version, &entry.deadline, &entry.flags));
             }
             (Answer::Value { bytes, .. }, None) => panic!("{} bytes came back from the dead", bytes.len()),
             (answer, _) => panic!("answered {answer:?} for a key that is there"),
@@ -457,6 +467,7 @@ impl Twin {
     /// The key was deleted.
     fn gone(&mut self, n: u16) {
         self.model.remove(&n);
+        self.leases.remove(&n);
         assert_eq!(self.peek(&key_of(n)), None, "what was deleted is there");
     }
 
@@ -469,11 +480,12 @@ impl Twin {
     }
 
     /// Notes what was written, unless it has been evicted since.
-    fn store(&mut self, n: u16, value: Vec<Piece>, deadline: Option<u64>) {
+    fn store(&mut self, n: u16, value: Vec<Piece>, deadline: Option<u64>, (flags, soft): (u32, Option<u64>)) {
+        self.leases.remove(&n);
         let version = self.shard.index.version(Slot::of(&key_of(n)));
         let before = self.model.get(&n).map_or(0, |entry| entry.version);
         assert!(version > before, "a write takes a new number");
-        self.model.insert(n, Entry { value, deadline, version });
+        self.model.insert(n, Entry { value, deadline, version, flags, soft });
         self.entry(n);
     }
 
@@ -525,7 +537,7 @@ impl Twin {
         if past && wanted {
             self.gone(n);
         } else if wanted {
-            self.store(n, vec![value], deadline);
+            self.store(n, vec![value], deadline, (0, None));
         }
     }
 
@@ -562,14 +574,14 @@ impl Twin {
             {
                 let mut value = old.value;
                 value.push(tail);
-                self.store(n, value, old.deadline);
+                self.store(n, value, old.deadline, (old.flags, old.soft));
             }
             old => {
                 assert_eq!(answered, tail.bytes().len());
                 if let Some(old) = old {
                     self.lose(n, &old);
                 }
-                self.store(n, vec![tail], None);
+                self.store(n, vec![tail], None, (0, None));
             }
         }
     }
@@ -582,7 +594,8 @@ impl Twin {
             (None, answer) => assert_eq!(answer, Answer::Refused(OpError::NotAnInteger)),
             (Some(before), Answer::Integer(sum)) => {
                 assert_eq!(before.checked_add(delta), Some(sum));
-                self.store(n, vec![Piece::Text(sum.to_string())], old.and_then(|old| old.deadline));
+                let (deadline, kept) = old.map_or((None, (0, None)), |old| (old.deadline, (old.flags, old.soft)));
+                self.store(n, vec![Piece::Text(sum.to_string())], deadline, kept);
             }
             (Some(before), Answer::Refused(OpError::Overflow)) => assert_eq!(before.checked_add(delta), None),
             (Some(_), Answer::Refused(error)) => self.may_refuse(&key, 20, error),
