@@ -112,7 +112,8 @@ pub fn set(args: Args<'_>) -> Parsed<'_> {
             soft_ms = millis as u64;
             i += 1;
         } else if i + 1 < args.len() && lease.is_none() && word.eq_ignore_ascii_case(b"lease") {
-            lease = Some(args.integer(i + 1)? as u64);
+            const POSITIVE: SyntaxError = SyntaxError::Other("ERR a lease is a positive number");
+            lease = Some(u64::try_from(args.integer(i + 1)?).map_err(|_| POSITIVE)?);
             i += 1;
         } else {
             return Err(SyntaxError::Syntax);

@@ -641,11 +641,11 @@ impl Core {
                 self.stopwatch.stop(end, "background", self.node.counters());
                 if self.node.has_notices() {
                     // What has expired or gone may be known to clients that nothing else wakes a core for.
-                    self.node.tell_readers();
+                    self.node.tell_some();
                     self.settle();
                     self.post_mail();
                 }
-                return more;
+                return more || self.node.has_notices();
             }
         }
     }

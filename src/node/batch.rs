@@ -5,8 +5,8 @@
 use super::Node;
 use super::inflow::Inflow;
 use super::mailbox::ConnId;
+use super::readers::Reader;
 use super::session::{Protocol, Scope, Session, State};
-use super::tracking::Reader;
 use crate::base::{KeyHash, Slot};
 use crate::command::table::{self, Action, Spec};
 use crate::command::{Args, ReplySink, Span};
@@ -309,13 +309,13 @@ impl Node {
 
     #[inline]
     fn dispatch(&mut self, id: ConnId, session: &mut Session, args: Args<'_>, item: &Item) {
+        if session.tracking.is_some() {
+            session.begin_tracked(item.spec);
+        }
         let Some(spec) = item.spec else {
             return self.unknown_command(session, args);
         };
         self.count_request(family(spec));
-        if session.tracking.is_some() {
-            session.begin_tracked(spec);
-        }
         if !spec.accepts(args.len()) {
             return wrong_arity(session, spec.name);
         }

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use super::batch::{Batch, Item};
 use super::keys::Tally;
 use super::mailbox::{ConnId, Token};
+use super::readers::Reader;
 use super::session::{Session, State};
 use super::{Node, REQUESTS_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
@@ -254,8 +255,8 @@ impl Node {
                 self.forward(token, form, (at, owner), args.get(i), op);
                 continue;
             }
-            if session.is_tracked() {
-                self.track_own(session, id, at, args.get(i));
+            if let Some(no_loop) = session.tracks() {
+                self.track(at, args.get(i), Reader { core: self.core, conn: id, no_loop });
             }
             if gathering.gather == Gather::List {
                 let (version, name) = (session.version, gathering.spec.name);

@@ -5,6 +5,7 @@ use super::batch::{reply, wrong_arity};
 use super::gather::{GATHER_ARGS_MIN, Gathering};
 use super::mailbox::{ConnId, Form, Request, Token, Work};
 use super::output::Join;
+use super::readers::Reader;
 use super::session::{Scope, Session};
 use super::{Node, REQUESTS_BYTES_MAX, SPARE_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
@@ -38,8 +39,8 @@ impl Node {
             let version = session.version;
             let mut out = session.output.encoder(version, spec.name);
             self.execute_op(at, key, op, &mut out);
-            if session.is_tracked() {
-                self.track_own(session, id, at, key);
+            if let Some(no_loop) = session.tracks() {
+                self.track(at, key, Reader { core: self.core, conn: id, no_loop });
             }
         } else {
             let sequence = session.output.expect(Join::Single, 1);
@@ -70,6 +71,7 @@ impl Node {
         key: &[u8],
         op: Op<'_>,
     ) {
+        session.has_waited |= op.waits() > 0;
         if owner != self.core {
             return self.forward(token, form, (at, owner), key, op);
         }
@@ -78,10 +80,7 @@ impl Node {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
-        self.execute_on_key(&form, at, key, op, &mut scratch);
-        if let Form::Resp { tracked: Some(no_loop), .. } = form {
-            self.track(at, key, self.core, token.conn, no_loop);
-        }
+        self.execute_tracked((self.core, token.conn), &form, at, key, op, &mut scratch);
         session.output.fill(token.sequence, token.part, &scratch);
         self.keep_scratch(scratch);
     }
@@ -138,7 +137,7 @@ impl Node {
                 for ((at, _), key, op) in calls {
                     self.execute_op(at, key, op, &mut out);
                     if let Some(no_loop) = tracked {
-                        self.track(at, key, self.core, id, no_loop);
+                        self.track(at, key, Reader { core: self.core, conn: id, no_loop });
                     }
                     if out.len() > max {
                         self.counters.limit_errors += 1;
@@ -152,7 +151,7 @@ impl Node {
                 for ((at, _), key, op) in calls {
                     self.execute_op(at, key, op, &mut tally);
                     if let Some(no_loop) = tracked {
-                        self.track(at, key, self.core, id, no_loop);
+                        self.track(at, key, Reader { core: self.core, conn: id, no_loop });
                     }
                 }
                 tally.write(gather, &mut out);

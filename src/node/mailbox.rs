@@ -15,12 +15,17 @@ use crate::protocol::{http, memcache};
 
 /// A session's place on its core. The generation tells a connection from an
 /// earlier one in the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     /// Index in the core's table of sessions.
     pub index: u32,
     /// How often the place was used before.
     pub generation: u32,
+}
+
+impl ConnId {
+    /// All connections of a core that keep copies; no single one has these numbers.
+    pub const ALL: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
 /// Where a reply belongs: which part of which request of which session.
@@ -62,6 +67,8 @@ pub enum Work {
     Change(Arc<Change>),
     /// Tell a connection of changes.
     Broadcast(Arc<Broadcast>),
+    /// The connection is gone, or takes no more part in leases and notices. Has no reply.
+    Departed,
 }
 
 /// One step of a `SCAN`.
@@ -128,8 +135,6 @@ pub struct Parcel {
     pub replies: Vec<(Token, Body)>,
     /// Connections whose copy of a key is no good any more, or of all keys.
     pub notices: Vec<(ConnId, Option<Span>)>,
-    /// Connections that are to be told of no changes any more.
-    pub departed: Vec<ConnId>,
     /// The bytes that all point into.
     pub bytes: Vec<u8>,
 }
@@ -137,7 +142,7 @@ pub struct Parcel {
 impl Parcel {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.replies.is_empty() && self.notices.is_empty() && self.departed.is_empty()
+        self.requests.is_empty() && self.replies.is_empty() && self.notices.is_empty()
     }
 
     /// Appends bytes and answers where they are.

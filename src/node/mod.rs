@@ -24,6 +24,7 @@ pub mod mailbox;
 mod memcache;
 mod memory;
 mod output;
+mod readers;
 mod retired;
 mod serve;
 pub mod session;
@@ -48,12 +49,12 @@ use bounds::Bounds;
 use hotkeys::HotKeys;
 use mailbox::{ConnId, Parcel, Request};
 use memory::Pace;
+use readers::Readers;
 use retired::Retired;
 use session::{Protocol, Scope, Session, State};
 use settings::Budget;
 use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
-use tracking::Readers;
 use waiters::Waiters;
 
 use crate::base::{KeyHasher, UnixMillis};
@@ -152,6 +153,8 @@ enum Waiting {
     Requests(usize),
     /// Requests that waited for a fill.
     Waiters,
+    /// Readers of keys that have changed.
+    Notices,
 }
 
 /// A place in the table of sessions.
@@ -309,6 +312,7 @@ impl Node {
         let mut session = self.take(id)?;
         self.let_go(&mut session);
         self.end_tracking(id, &mut session);
+        self.end_waiting(id, &mut session);
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
         self.counters.connections_current -= 1;
@@ -344,7 +348,7 @@ impl Node {
             self.counters.limit_errors += 1;
         }
         if session.tracking.is_some() {
-            self.release_notices(&mut session);
+            session.release_notices();
         }
         if !session.listed {
             session.listed = true;
@@ -374,6 +378,7 @@ impl Node {
     pub fn end_of_input(&mut self, id: ConnId) {
         let Some(mut session) = self.take(id) else { return };
         session.input_ended = true;
+        self.end_waiting(id, &mut session);
         self.run_input(id, &mut session);
         self.put_back(id, session);
     }
@@ -557,6 +562,7 @@ impl Node {
                 self.serve_deferred(core);
             }
             Some(Waiting::Waiters) => self.answer_waiters(),
+            Some(Waiting::Notices) => self.tell_on_in_turn(),
         }
         true
     }
@@ -589,7 +595,7 @@ impl Node {
     pub fn advance(&mut self, work_max: usize) -> bool {
         self.hand_pace.note(self.now, self.shard.hand_walked_bytes());
         self.shard.set_actor(0);
-        let retiring = self.retired.step();
+        let retiring = self.retired.step() | self.readers.step();
         self.shard.advance(self.now, work_max) || retiring
     }
 
@@ -647,7 +653,9 @@ impl Node {
     /// how many were closed.
     pub fn shed(&mut self, bytes_max: u64) -> usize {
         let bytes_max = bytes_max.max(VALUES_HELD_MIN * self.limits.value_bytes_max as u64);
-        let mut total = self.session_bytes();
+        // What requests that wait and readers take is bounded by itself, and goes with no connection.
+        let others = (self.waiters.held_bytes() + self.readers.held_bytes()) as u64;
+        let mut total = self.session_bytes().saturating_sub(others);
         let mut closed = 0;
         while total > bytes_max {
             let sessions = self.places.iter().enumerate().filter_map(|(i, p)| Some((i, p.session.as_deref()?)));

@@ -2,9 +2,9 @@
 //! this core's own sessions.
 
 use super::batch::SLICE_OUTPUT_MAX;
-use super::mailbox::{Body, Form, Parcel, Request, Token, Work};
+use super::mailbox::{Body, ConnId, Form, Parcel, Request, Token, Work};
+use super::readers::Reader;
 use super::stats::Family;
-use super::tracking::Reader;
 use super::{Deferred, Node};
 use crate::command::{Op, ReplySink};
 use crate::engine::At;
@@ -29,7 +29,6 @@ impl Node {
         for (conn, key) in parcel.notices {
             self.accept_notice(conn, key.map(|key| key.of(&waiting.bytes)));
         }
-        parcel.departed.into_iter().for_each(|conn| self.forget_broadcast(from, conn));
         if waiting.requests.len() > 0 {
             self.deferred[from].push_back(waiting);
             self.queue_requests(from);
@@ -71,6 +70,9 @@ impl Node {
 
     /// Executes one request of another core into that core's parcel.
     pub(super) fn serve(&mut self, from: usize, request: &Request, bytes: &[u8]) {
+        if let Work::Departed = request.work {
+            return self.depart(from, request.token.conn);
+        }
         if let Work::Key { at, key, op, .. } = &request.work
             && op.waits() > 0
             && self.await_fill(from, request.token, request.form, *at, key.of(bytes), *op)
@@ -83,12 +85,7 @@ impl Node {
         } else {
             let mut reply = std::mem::take(&mut self.outbox[from].bytes);
             let start = reply.len();
-            self.execute_for(&request.form, &request.work, bytes, &mut reply);
-            if let (Form::Resp { tracked: Some(no_loop), .. }, Work::Key { at, key, .. }) =
-                (&request.form, &request.work)
-            {
-                self.track(*at, key.of(bytes), from, request.token.conn, *no_loop);
-            }
+            self.execute_for((from, request.token.conn), &request.form, &request.work, bytes, &mut reply);
             let span = crate::command::Span::new(start, reply.len());
             self.outbox[from].bytes = reply;
             Body::Encoded(span)
@@ -115,11 +112,11 @@ impl Node {
     }
 
     /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
-    pub(super) fn execute_for(&mut self, form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
+    fn execute_for(&mut self, from: (usize, ConnId), form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
         match (form, work) {
             (form, Work::Key { at, key, op, bytes: stored }) => {
                 let op = op.with_bytes(stored.of(bytes));
-                self.execute_on_key(form, *at, key.of(bytes), op, out);
+                self.execute_tracked(from, form, *at, key.of(bytes), op, out);
             }
             (Form::Resp { version, command, .. }, _) => {
                 self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
@@ -131,9 +128,25 @@ impl Node {
         }
     }
 
+    /// Executes an operation on a key of this core for a connection, and remembers it as a reader if it keeps a copy.
+    pub(super) fn execute_tracked(
+        &mut self,
+        (core, conn): (usize, ConnId),
+        form: &Form,
+        at: At,
+        key: &[u8],
+        op: Op<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        self.execute_on_key(form, at, key, op, out);
+        if let Form::Resp { tracked: Some(no_loop), .. } = *form {
+            self.track(at, key, Reader { core, conn, no_loop });
+        }
+    }
+
     /// Executes an operation on a key of this core, and writes the reply in the form that its protocol wants.
     #[inline]
-    pub(super) fn execute_on_key(&mut self, form: &Form, at: At, key: &[u8], op: Op<'_>, out: &mut Vec<u8>) {
+    fn execute_on_key(&mut self, form: &Form, at: At, key: &[u8], op: Op<'_>, out: &mut Vec<u8>) {
         let now = self.now;
         match form {
             Form::Resp { version, command, .. } => {
@@ -161,10 +174,11 @@ impl Node {
             Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
             Work::CountKeysInSlot(slot) => out.integer(self.shard.slot_key_count(*slot) as i64),
             Work::Change(change) => self.apply(change, out),
-            Work::Broadcast(broadcast) => {
-                self.broadcast(broadcast);
-                out.status("OK");
-            }
+            Work::Broadcast(broadcast) => match self.broadcast(broadcast) {
+                Ok(()) => out.status("OK"),
+                Err(error) => out.refused(error),
+            },
+            Work::Departed => unreachable!("it has no reply"),
             Work::Snapshot => unreachable!("counters travel unencoded"),
         }
     }

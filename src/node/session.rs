@@ -146,6 +146,8 @@ pub struct Session {
     pub(super) gathering: Option<Box<Gathering>>,
     /// What it is to be told when it changes, because the client keeps copies.
     pub(super) tracking: Option<Box<Tracking>>,
+    /// Whether any of its requests may have waited for a fill.
+    pub(super) has_waited: bool,
 }
 
 impl Session {
@@ -178,6 +180,7 @@ impl Session {
             queued: false,
             gathering: None,
             tracking: None,
+            has_waited: false,
         }
     }
 

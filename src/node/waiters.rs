@@ -3,29 +3,32 @@
 //!
 //! A waiter is answered when its key's lease has ended or its own time is over, by executing the request again.
 //! After a fill all get the value. After a deletion, or when the holder of the lease did not fill in time, the first
-//! gets the next lease and the others wait on.
+//! gets the next lease and the others wait on. A client that is gone gets none.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashTable;
 
 use super::batch::SLICE_OUTPUT_MAX;
-use super::mailbox::{Body, Form, Token};
+use super::mailbox::{Body, ConnId, Form, Token, Work};
 use super::serve::REPLIES_BYTES_MAX;
+use super::session::Session;
 use super::{Node, Waiting};
-use crate::command::{Op, Span};
+use crate::command::{Ask, Claim, Op, Span};
 use crate::engine::At;
 
 /// Requests that may wait at one core; the next are answered at once.
 const WAITERS_MAX: usize = 1 << 16;
-/// Waiters that are answered in one slice.
+/// What they may take: one part in so many of the core's memory.
+const BUDGET_PART: u64 = 16;
+/// Waiters that are looked at in one slice.
 const SLICE_WAITERS: usize = 256;
+/// About what a waiter takes beside its request: its places in three maps.
+const PLACES_BYTES: usize = 160;
 
 /// A request that waits.
 #[derive(Debug)]
 struct Waiter {
-    /// Rises from one to the next.
-    number: u64,
     /// The last millisecond in which it waits.
     until: u64,
     /// The core of its client.
@@ -40,7 +43,15 @@ struct Waiter {
 struct Queue {
     at: At,
     key: Box<[u8]>,
-    waiters: VecDeque<Waiter>,
+    /// By their numbers, which rise.
+    waiters: BTreeMap<u64, Waiter>,
+}
+
+/// How many requests of a connection wait, and whether it is gone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Client {
+    waiting: u32,
+    is_gone: bool,
 }
 
 /// All requests that wait at a core.
@@ -49,6 +60,8 @@ pub(super) struct Waiters {
     queues: HashTable<Queue>,
     /// The key of each, by deadline and number, soonest first.
     due: BTreeMap<(u64, u64), At>,
+    /// By core and place.
+    clients: BTreeMap<(usize, ConnId), Client>,
     /// Keys whose lease has ended.
     ended: VecDeque<At>,
     numbers: u64,
@@ -67,9 +80,8 @@ impl Waiters {
 
     /// Memory held.
     pub fn held_bytes(&self) -> usize {
-        // A map of the standard library is three quarters full.
-        let entry = size_of::<Waiter>() + size_of::<((u64, u64), At)>() * 4 / 3;
-        self.due.len() * entry + self.queues.len() * size_of::<Queue>() * 2 + self.key_bytes
+        let queues = self.queues.len() * size_of::<Queue>() * 2;
+        self.due.len() * (size_of::<Waiter>() + PLACES_BYTES) + queues + self.key_bytes
     }
 
     /// Takes the queue of a key out, if anybody waits in it.
@@ -91,14 +103,33 @@ impl Waiters {
         let (&(until, number), &at) = self.due.first_key_value()?;
         (until < now || self.closed).then_some((number, at))
     }
+
+    /// A waiter is answered. Answers whether its client was gone.
+    fn leave(&mut self, client: (usize, ConnId)) -> bool {
+        let Some(entry) = self.clients.get_mut(&client) else { return false };
+        entry.waiting -= 1;
+        let is_gone = entry.is_gone;
+        if entry.waiting == 0 {
+            self.clients.remove(&client);
+        }
+        is_gone
+    }
+
+    /// A connection is gone, or takes no more part: whatever it waits for is none of its own to fill.
+    pub fn depart(&mut self, core: usize, conn: ConnId) {
+        if let Some(client) = self.clients.get_mut(&(core, conn)) {
+            client.is_gone = true;
+        }
+    }
 }
 
 impl Node {
     /// Lets a request that may wait do so, if the key's value is being filled: whether it does. Its reply comes later.
     #[cold]
     pub(super) fn await_fill(&mut self, from: usize, token: Token, form: Form, at: At, key: &[u8], op: Op<'_>) -> bool {
-        let full = self.waiters.len() >= WAITERS_MAX || self.waiters.closed;
-        if full || !self.shard.await_fill(at, key, self.now) {
+        let bytes_max = (self.shard.budget_bytes() / BUDGET_PART) as usize;
+        let full = self.waiters.len() >= WAITERS_MAX || self.waiters.held_bytes() + key.len() > bytes_max;
+        if full || self.waiters.closed || !self.shard.await_fill(at, key, self.now) {
             return false;
         }
         // Of two keys with one hash the second does not wait.
@@ -108,12 +139,22 @@ impl Node {
         self.waiters.numbers += 1;
         let (number, until) = (self.waiters.numbers, self.now.0 + u64::from(op.waits()));
         let mut queue =
-            self.waiters.take(at).unwrap_or_else(|| Queue { at, key: key.into(), waiters: VecDeque::new() });
-        queue.waiters.push_back(Waiter { number, until, from, token, form, op: op.with_bytes(b"") });
+            self.waiters.take(at).unwrap_or_else(|| Queue { at, key: key.into(), waiters: BTreeMap::new() });
+        queue.waiters.insert(number, Waiter { until, from, token, form, op: op.with_bytes(b"") });
         self.waiters.put(queue);
         self.waiters.due.insert((until, number), at);
+        self.waiters.clients.entry((from, token.conn)).or_default().waiting += 1;
         self.counters.waits += 1;
         true
+    }
+
+    /// A session is gone or will send no more: none of its requests that wait anywhere gets a lease.
+    pub(super) fn end_waiting(&mut self, id: ConnId, session: &mut Session) {
+        if !std::mem::take(&mut session.has_waited) {
+            return;
+        }
+        self.waiters.depart(self.core, id);
+        self.tell_others(id, Work::Departed);
     }
 
     /// Finds those that need not wait any longer; slices answer them. Called in every turn.
@@ -145,8 +186,8 @@ impl Node {
     pub(super) fn answer_waiters(&mut self) {
         self.waiters.queued = false;
         self.shard.set_actor(0);
-        let (mut answered, mut bytes) = (0, 0);
-        while answered < SLICE_WAITERS && bytes < SLICE_OUTPUT_MAX {
+        let mut bytes = 0;
+        for _ in 0..SLICE_WAITERS {
             let overdue = self.waiters.overdue(self.now.0);
             let at = match (overdue, self.waiters.ended.front()) {
                 (Some((_, at)), _) | (None, Some(&at)) => at,
@@ -159,30 +200,29 @@ impl Node {
                 };
                 continue;
             };
-            let index = match overdue {
-                Some((number, _)) => queue.waiters.binary_search_by_key(&number, |waiter| waiter.number).ok(),
-                // Who waited longest. If another lease is out by now, all wait on for that.
-                None if self.shard.await_fill(queue.at, &queue.key, self.now) => {
-                    self.waiters.ended.pop_front();
-                    self.waiters.put(queue);
-                    continue;
-                }
-                None => Some(0),
-            };
-            let from = index.and_then(|index| queue.waiters.get(index)).map(|waiter| waiter.from);
-            if from.is_some_and(|core| self.outbox[core].bytes.len() >= REPLIES_BYTES_MAX) {
+            // If another lease is out by now, all whose time is not over wait on for that.
+            if overdue.is_none() && self.shard.await_fill(queue.at, &queue.key, self.now) {
+                self.waiters.ended.pop_front();
+                self.waiters.put(queue);
+                continue;
+            }
+            // Who waited longest.
+            let first = || queue.waiters.first_key_value().map(|(&number, _)| number);
+            let number = overdue.map(|(number, _)| number).or_else(first).unwrap_or(0);
+            let from = queue.waiters.get(&number).map(|waiter| waiter.from);
+            if bytes >= SLICE_OUTPUT_MAX || from.is_some_and(|core| self.outbox[core].bytes.len() >= REPLIES_BYTES_MAX)
+            {
                 // Goes on when the parcel is taken.
                 self.waiters.put(queue);
                 break;
             }
-            let Some(waiter) = index.and_then(|index| queue.waiters.remove(index)) else {
+            let Some(waiter) = queue.waiters.remove(&number) else {
                 self.waiters.due.pop_first();
                 self.waiters.put(queue);
                 continue;
             };
-            self.waiters.due.remove(&(waiter.until, waiter.number));
+            self.waiters.due.remove(&(waiter.until, number));
             bytes += self.answer_waiter(waiter, at, &queue.key);
-            answered += 1;
             self.waiters.put(queue);
         }
         self.tend_waiters();
@@ -190,15 +230,17 @@ impl Node {
 
     /// Executes the request of a waiter; answers how long its reply is.
     fn answer_waiter(&mut self, waiter: Waiter, at: At, key: &[u8]) -> usize {
-        let Waiter { from, token, form, op, .. } = waiter;
+        let Waiter { from, token, form, mut op, .. } = waiter;
         // A lease for a client that is gone would be lost until its time is over.
-        if from == self.core && self.session(token.conn).is_none() {
-            return 0;
+        if self.waiters.leave((from, token.conn))
+            && let Op::Fetch { expiry, bump, ask: Some(ask) } = op
+        {
+            op = Op::Fetch { expiry, bump, ask: Some(Ask { claim: Claim::Nothing, ..ask }) };
         }
         let mut reply = std::mem::take(&mut self.scratch);
         reply.clear();
         self.executed += 1;
-        self.execute_on_key(&form, at, key, op, &mut reply);
+        self.execute_tracked((from, token.conn), &form, at, key, op, &mut reply);
         let length = reply.len();
         if from == self.core {
             self.accept_reply(token, Body::Encoded(Span::new(0, length)), &reply);

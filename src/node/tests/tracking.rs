@@ -279,3 +279,153 @@ fn a_list_that_is_handed_out_in_pieces_is_not_parted_by_a_notice() {
         assert_eq!((cache.copies.len(), cache.told), (1998, 2));
     }
 }
+
+/// Whatever becomes of a registration on the way to the other cores, the last one counts.
+#[test]
+fn registrations_keep_their_order_on_every_core() {
+    for crowded in [false, true] {
+        let mut host = Host::new(3, LIMITS);
+        let mut writer = host.connect(0, Scope::Host);
+        let mut client = host.connect(0, Scope::Host);
+        host.ask(&mut client, "HELLO 3\r\n");
+        if crowded {
+            // So many requests that the registrations have to wait behind them.
+            let crowd: Vec<_> =
+                (0..3).map(|i| host.connect(0, Scope::Core).then_get(&mut host, key_on_other(i))).collect();
+            assert_eq!(crowd.len(), 3);
+        }
+        let script =
+            "CLIENT TRACKING ON BCAST PREFIX a:\r\nCLIENT TRACKING OFF\r\nCLIENT TRACKING ON BCAST PREFIX b:\r\n";
+        host.feed(&client, script.as_bytes());
+        host.settle(&mut client);
+        client.got.clear();
+        for i in 0..30 {
+            host.ask(&mut writer, format!("MSET a:{i} v b:{i} v\r\n"));
+        }
+        host.settle(&mut client);
+        let got = String::from_utf8(std::mem::take(&mut client.got)).unwrap();
+        assert_eq!((got.matches("invalidate").count(), got.matches("a:").count()), (30, 0), "{got}");
+        host.feed(&client, b"CLIENT TRACKING OFF\r\nCLIENT TRACKING ON BCAST\r\n");
+        host.nodes[0].end(client.id);
+        host.carry();
+        let sum = |host: &Host| host.nodes.iter().map(|node| node.snapshot().tracking_notices).sum::<u64>();
+        let before = sum(&host);
+        host.ask(&mut writer, "MSET a:1 v b:2 v c:3 v d:4 v\r\n");
+        assert_eq!(sum(&host), before, "nobody is there to be told");
+    }
+}
+
+/// Keys on the other cores, in turn.
+fn key_on_other(i: usize) -> String {
+    format!("busy{i}:")
+}
+
+impl Client {
+    /// Sends very many reads, of which no reply is taken.
+    fn then_get(self, host: &mut Host, prefix: String) -> Self {
+        let many: Vec<u8> = (0..250).flat_map(|n| request(&["GET".to_owned(), format!("{prefix}{n}")])).collect();
+        host.feed(&self, &many);
+        self
+    }
+}
+
+#[test]
+fn a_value_that_was_waited_for_is_tracked() {
+    for cores in 1..4 {
+        let mut host = Host::new(cores, LIMITS);
+        let mut holder = host.connect(0, Scope::Host);
+        host.ask(&mut holder, "GETLEASE k\r\n");
+        let mut clients: Vec<_> = (0..cores).map(|core| host.connect(core, Scope::Host)).collect();
+        for client in &mut clients {
+            host.ask(client, "HELLO 3\r\nCLIENT TRACKING ON\r\n");
+            host.feed(client, b"GETLEASE k WAIT 5000\r\n");
+        }
+        host.ask(&mut holder, "SET k v1\r\n");
+        for client in &mut clients {
+            host.settle(client);
+            assert!(String::from_utf8_lossy(&client.got).ends_with("$2\r\nv1\r\n$5\r\nfresh\r\n_\r\n"));
+            client.got.clear();
+        }
+        host.ask(&mut holder, "SET k v2\r\n");
+        for client in &mut clients {
+            host.settle(client);
+            assert_eq!(String::from_utf8_lossy(&client.got), invalidated("k"));
+        }
+    }
+}
+
+#[test]
+fn what_caching_says_is_about_the_next_command_whatever_that_is() {
+    for next in ["PING", "CONFIG GET save", "NOSUCH", "COMMAND COUNT", "GET"] {
+        let mut host = Host::new(1, LIMITS);
+        let (mut client, mut writer) = (host.connect(0, Scope::Host), host.connect(0, Scope::Host));
+        host.ask(
+            &mut client,
+            format!("HELLO 3\r\nCLIENT TRACKING ON OPTOUT\r\nCLIENT CACHING NO\r\n{next}\r\nGET a\r\n"),
+        );
+        host.ask(&mut writer, "SET a 1\r\n");
+        host.settle(&mut client);
+        assert_eq!(String::from_utf8_lossy(&client.got), invalidated("a"), "{next}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_told_of_all_keys_does_not_come_to_hear_of_fewer() {
+    let mut host = Host::new(1, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    host.ask(&mut client, "HELLO 3\r\nCLIENT TRACKING ON BCAST\r\n");
+    let answer = host.ask(&mut client, "CLIENT TRACKING ON BCAST PREFIX a:\r\n");
+    assert!(answer.contains("must not overlap"), "{answer}");
+    let mut writer = host.connect(0, Scope::Host);
+    host.ask(&mut writer, "SET zz 1\r\n");
+    host.settle(&mut client);
+    assert_eq!(String::from_utf8_lossy(&client.got), invalidated("zz"));
+}
+
+#[test]
+fn many_readers_are_told_in_slices_and_a_long_key_is_not_named_to_them() {
+    let limits = Limits { key_bytes_max: 4000, ..LIMITS };
+    let mut host = Host::with_memory(2, limits, 32 << 20);
+    let mut writer = host.connect(0, Scope::Host);
+    for key in ["short".to_owned(), "k".repeat(3000)] {
+        let mut clients: Vec<_> = (0..1200).map(|i| host.connect(i % 2, Scope::Core)).collect();
+        for client in &mut clients {
+            host.ask(client, format!("HELLO 3\r\nCLIENT TRACKING ON\r\nGET {key}\r\n"));
+            client.got.clear();
+        }
+        let told = |host: &Host| host.nodes.iter().map(|node| node.snapshot().tracking_notices).sum::<u64>();
+        let before = told(&host);
+        let owner = host.nodes[0].locate(key.as_bytes()).1;
+        let client = host.connect(owner, Scope::Core);
+        host.feed(&client, &request(&["SET", &key, "v"]));
+        host.nodes[owner].tell_readers();
+        assert!((1..600).contains(&(told(&host) - before)), "a slice");
+        host.ask(&mut writer, "PING\r\n");
+        for client in &mut clients {
+            host.settle(client);
+            let all = ">2\r\n$10\r\ninvalidate\r\n_\r\n".to_owned();
+            let wanted = if key.len() < 100 { invalidated(&key) } else { all };
+            assert_eq!(String::from_utf8_lossy(&client.got), wanted);
+            host.nodes[client.core].end(client.id);
+        }
+        assert_eq!(told(&host) - before, 1200);
+    }
+}
+
+#[test]
+fn a_flush_tells_all_and_gives_the_table_back_in_steps() {
+    let mut host = Host::with_memory(2, LIMITS, 8 << 20);
+    let mut cache = Cache::new(&mut host, 0, "");
+    let keys: Vec<_> = (0..3000).map(|i| format!("k{i}")).collect();
+    for some in keys.chunks(50) {
+        cache.read(&mut host, some);
+    }
+    cache.take_in(&mut host);
+    let mut writer = host.connect(1, Scope::Host);
+    host.ask(&mut writer, "FLUSHALL\r\n");
+    cache.take_in(&mut host);
+    assert!(cache.copies.is_empty() && cache.told >= 1);
+    assert_eq!(host.nodes.iter().map(|node| node.readers.keys()).sum::<usize>(), 0);
+    let steps = (0..).take_while(|_| host.nodes[0].readers.step()).count();
+    assert!(steps > 20, "{steps} steps");
+}

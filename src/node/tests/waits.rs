@@ -52,7 +52,7 @@ fn holder(news: &[String]) -> (usize, u64) {
 #[test]
 fn one_fills_and_all_are_answered() {
     for cores in 1..4 {
-        let mut host = Host::new(cores, LIMITS);
+        let mut host = Host::with_memory(cores, LIMITS, 16 << 20);
         let mut crowd = host.crowd(600, "GETLEASE k WAIT 1000\r\n");
         let news = host.news(&mut crowd);
         let (at, token) = holder(&news);
@@ -183,4 +183,56 @@ fn http_clients_wait_for_a_fill_by_redis_clients() {
         );
         assert_eq!(answers.iter().filter(|answer| answer.contains("\"lease\":")).count(), 1, "{answers:?}");
     }
+}
+
+/// One that sends no more cannot fill, wherever it is and whether its side is closed or the whole connection.
+#[test]
+fn who_sends_no_more_gets_no_lease() {
+    for cores in 1..4 {
+        for whole in [false, true] {
+            let mut host = Host::new(cores, LIMITS);
+            let mut filler = host.crowd(1, "GETLEASE k\r\n");
+            assert!(token(&host.news(&mut filler)[0]).is_some());
+            let mut gone = host.crowd(cores, "GETLEASE k WAIT 5000\r\n");
+            host.carry();
+            let mut last = host.crowd(1, "GETLEASE k WAIT 5000\r\n");
+            host.carry();
+            for client in &gone {
+                if whole {
+                    host.nodes[client.core].end(client.id);
+                } else {
+                    host.nodes[client.core].end_of_input(client.id);
+                }
+            }
+            host.carry();
+            host.feed(&filler[0], b"DEL k\r\n");
+            assert!(token(&host.news(&mut last)[0]).is_some(), "on {cores} cores");
+            let others = if whole { "" } else { FILLING };
+            let news = host.news(&mut gone);
+            assert!(news.iter().all(|reply| reply == others), "{news:?}");
+            assert!(host.nodes.iter().all(|node| node.waiters.held_bytes() == 0));
+        }
+    }
+}
+
+#[test]
+fn requests_that_wait_take_a_part_of_the_memory_and_close_nobody() {
+    let limits = Limits { key_bytes_max: 4000, ..LIMITS };
+    let mut host = Host::with_memory(1, limits, 4 << 20);
+    let mut crowd: Vec<_> = (0..10).map(|_| host.connect(0, Scope::Host)).collect();
+    for (i, client) in crowd.iter().enumerate() {
+        for n in 0..20 {
+            let key = format!("{i}:{n}:{}", "k".repeat(3900));
+            host.feed(client, &request(&["GETLEASE", &key]));
+            host.feed(client, &request(&["GETLEASE", &key, "WAIT", "60000"]));
+        }
+    }
+    host.carry();
+    let waiting = host.nodes[0].snapshot().waiting;
+    assert!((30..70).contains(&waiting), "{waiting} wait");
+    assert!(host.nodes[0].waiters.held_bytes() <= 4 << 16);
+    assert_eq!(host.nodes[0].shed(1 << 20), 0);
+    host.nodes[0].end_waits();
+    let news = host.news(&mut crowd);
+    assert_eq!(news.concat().matches("filling").count(), 10 * 20 * 2);
 }
