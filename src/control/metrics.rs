@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::engine::prefixes::PrefixStats;
 use crate::node::hotkeys::HotKey;
 use crate::node::stats::{CoreSnapshot, Family, TurnHistogram};
 
@@ -36,6 +37,10 @@ enum Value {
     TimeGauge(fn(&CoreSnapshot) -> u64),
     /// The shares of the hottest keys, by what they are hot by.
     HotKeys(&'static [HotBy]),
+    /// A count that only grows, of each prefix.
+    PrefixCounter(fn(&PrefixStats) -> u64),
+    /// A number that comes and goes, of each prefix.
+    PrefixGauge(fn(&PrefixStats) -> u64),
 }
 
 /// What keys are hot by, and where they are read.
@@ -47,14 +52,14 @@ const HOT_KEYS_MAX: usize = 5;
 impl Value {
     const fn kind(&self) -> &'static str {
         match self {
-            Self::Counter(_) | Self::Families(_) | Self::TimeCounter(_) => "counter",
-            Self::Gauge(_) | Self::Memory(_) | Self::TimeGauge(_) | Self::HotKeys(_) => "gauge",
+            Self::Counter(_) | Self::Families(_) | Self::TimeCounter(_) | Self::PrefixCounter(_) => "counter",
+            Self::Gauge(_) | Self::Memory(_) | Self::TimeGauge(_) | Self::HotKeys(_) | Self::PrefixGauge(_) => "gauge",
             Self::Histogram(_) => "histogram",
         }
     }
 }
 
-use Value::{Counter, Families, Gauge, Histogram, HotKeys, Memory, TimeCounter, TimeGauge};
+use Value::{Counter, Families, Gauge, Histogram, HotKeys, Memory, PrefixCounter, PrefixGauge, TimeCounter, TimeGauge};
 
 const fn row(name: &'static str, help: &'static str, value: Value) -> Metric {
     Metric { name, help, value }
@@ -204,6 +209,15 @@ const METRICS: &[Metric] = &[
         "The hottest keys' parts of the core's load, by operations and by bytes.",
         HotKeys(&[("ops", |s| &s.hot.by_ops), ("bytes", |s| &s.hot.by_bytes)]),
     ),
+    row("ringfence_prefix_keys", "Keys of a prefix that is named in the configuration.", PrefixGauge(|p| p.keys)),
+    row("ringfence_prefix_bytes", "Bytes of their records and values.", PrefixGauge(|p| p.bytes)),
+    row("ringfence_prefix_hits_total", "Reads that found one.", PrefixCounter(|p| p.hits)),
+    row("ringfence_prefix_misses_total", "Reads that found none.", PrefixCounter(|p| p.misses)),
+    row(
+        "ringfence_prefix_evicted_total",
+        "Those evicted because the prefix took more than its own memory.",
+        PrefixCounter(|p| p.evicted),
+    ),
     row(
         "ringfence_largest_value_bytes",
         "The largest value that is known of; BIGKEYS names its key.",
@@ -261,6 +275,12 @@ fn samples(out: &mut String, metric: &Metric, snapshot: &CoreSnapshot) {
                 }
             }
         }
+        PrefixCounter(read) | PrefixGauge(read) => {
+            for prefix in &snapshot.prefixes {
+                let label = label(&prefix.name);
+                line(out, name, format_args!("core=\"{core}\",prefix=\"{label}\""), read(prefix));
+            }
+        }
         Histogram(read) => histogram(out, name, core, read(snapshot)),
         TimeCounter(read) | TimeGauge(read) => {
             let _ = writeln!(out, "{name}{{core=\"{core}\"}} {}", seconds(read(snapshot)));
@@ -307,6 +327,7 @@ mod tests {
         let mut snapshot = CoreSnapshot { core, cpu: core + 2, forwards: 7, keys: 3, ..CoreSnapshot::default() };
         snapshot.ops[Family::Read as usize] = 11;
         snapshot.memory.dead = 4096;
+        snapshot.prefixes = vec![PrefixStats { name: b"p:".to_vec(), keys: 2, ..PrefixStats::default() }];
         let hot = HotKey { key: b"a\"b\\\xff".to_vec(), amount: 1, share_ppm: 250_000, error_ppm: 0 };
         (snapshot.hot.by_ops, snapshot.hot.by_bytes) = (vec![hot.clone(); 1], vec![hot; 1]);
         for ns in [500, 1500, 1500, 3_000_000, 9_000_000_000] {
@@ -373,6 +394,7 @@ mod tests {
         assert!(!samples.contains_key("ringfence_keys{core=\"1\"}"));
         assert_eq!(samples["ringfence_cross_core_forwards_total{core=\"2\"}"], 7.0);
         assert_eq!(samples["ringfence_core_cpu{core=\"2\"}"], 4.0);
+        assert_eq!(samples["ringfence_prefix_keys{core=\"2\",prefix=\"p:\"}"], 2.0);
         assert_eq!(samples["ringfence_commands_total{core=\"0\",family=\"read\"}"], 11.0);
         assert_eq!(samples["ringfence_memory_bytes{core=\"0\",kind=\"dead\"}"], 4096.0);
         let hot = r#"ringfence_hot_key_share{core="0",by="ops",key="a\\\"b\\\\\\xff"}"#;

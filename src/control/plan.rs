@@ -117,6 +117,8 @@ pub struct Plan {
     pub limits: LimitsPlan,
     /// How long keys live.
     pub expiry: ExpiryPlan,
+    /// Prefixes that are counted by themselves, and bytes that they may take on all cores, 0 for any.
+    pub prefixes: Vec<(Vec<u8>, u64)>,
     /// Log lines.
     pub log: Log,
     /// Open files that the plan needs: raise the soft limit to this.
@@ -194,6 +196,9 @@ impl Config {
                 output_hard_bytes: limits.output_hard_bytes.0 as usize,
             },
             expiry: self.plan_expiry(),
+            prefixes: (self.prefix.iter())
+                .map(|rule| (rule.name.clone().into_bytes(), rule.memory.map_or(0, |size| size.0)))
+                .collect(),
             log: self.log.clone(),
             file_descriptors,
             notes,

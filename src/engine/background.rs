@@ -20,6 +20,8 @@ const SWEEP_PER_WRITE: usize = 4;
 const DUE_TOGETHER: usize = 16;
 /// Giving a segment back to the system takes as long as so many small pieces of work.
 const RELEASE_WORK: usize = 32;
+/// What finding a key of a prefix that takes too much counts for.
+const SHRINK_WORK: usize = 16;
 
 /// Records of which `volatile-ttl` evicts the soonest.
 const SOONEST_SAMPLE: usize = 8;
@@ -46,6 +48,9 @@ impl Shard {
             self.wheel.start_sweep();
         }
         left -= self.sweep(now, left);
+        while left >= SHRINK_WORK && self.is_prefix_over() && self.shrink_prefixes() {
+            left -= SHRINK_WORK;
+        }
         let mut grace = Grace::background(left, self.arena.segment_bytes());
         let mut step = Step::Done;
         while left > 0 && self.wants_free_segments() && step == Step::Done {
@@ -55,7 +60,8 @@ impl Shard {
         while left > 0 && self.arena.resident() > self.segments_allowed() && self.arena.release_one() {
             left = left.saturating_sub(RELEASE_WORK);
         }
-        left == 0 || step == Step::Spent
+        let shrinks = self.is_prefix_over() && left < SHRINK_WORK;
+        shrinks || left == 0 || step == Step::Spent
     }
 
     /// Counts what takes time beside the requests themselves: records that were evicted, expired or written again, and
@@ -76,6 +82,7 @@ impl Shard {
         self.index.flush();
         self.wheel.flush();
         self.leases.flush();
+        self.prefixes.flush();
         self.arena.clear();
         self.hand.reset();
         self.keys_with_expiry = 0;
@@ -85,6 +92,9 @@ impl Shard {
     #[inline]
     pub(super) fn after_write(&mut self, now: UnixMillis) {
         self.note_tables();
+        if self.is_prefix_over() {
+            self.shrink_prefixes_a_little();
+        }
         if self.wheel.is_sweeping() || self.wheel_is_littered() {
             self.wheel.start_sweep();
             self.sweep(now, SWEEP_PER_WRITE);

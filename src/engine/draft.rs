@@ -229,6 +229,7 @@ impl Shard {
         self.hand_over_draft(draft, loc.offset() + head.body_at(), head, log);
         self.hand.owe(size);
         self.count_deadlines(false, deadline.is_some());
+        self.count_record(loc, head);
         self.store_location(at, found, loc);
         None
     }

@@ -6,6 +6,7 @@
 //! | `read`, `write`, `deadline` | the operations of Redis clients |
 //! | `versioned` | those that compare versions and keep client flags |
 //! | `changes` | which keys have changed, for those who keep copies |
+//! | `prefixes` | what keys with the same beginning take, and may take |
 //! | `lease` | who is to fill a value that is missing or stale |
 //! | `store` | how a record gets its place and loses it |
 //! | `pins` | large values kept as they are while they are sent |
@@ -46,6 +47,7 @@ mod item;
 pub mod lease;
 mod memory;
 mod pins;
+pub mod prefixes;
 #[cfg(any(test, fuzzing))]
 pub mod proof;
 mod read;

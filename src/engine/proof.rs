@@ -133,6 +133,7 @@ impl Shard {
             let version = item::read_version(self.arena.bytes(), loc, head, self.index.version(slot));
             assert!(version <= self.index.version(slot) && version > 0);
         });
+        self.check_prefixes();
         assert_eq!(live, self.key_count());
         assert_eq!(extents, self.arena.extent_count());
         self.check_streams();
@@ -141,6 +142,19 @@ impl Shard {
         let memory = self.memory();
         let in_use = (self.arena.in_use() as u64) << self.arena.segment_shift();
         assert!(memory.live_bytes + memory.dead_bytes <= in_use);
+    }
+
+    /// Counts the keys and bytes of every prefix afresh.
+    fn check_prefixes(&self) {
+        let mut counted = vec![(0, 0); self.prefixes().len()];
+        self.arena.walk(|loc, head| {
+            let key = item::key_of(self.arena.bytes(), loc, head);
+            if let Some(at) = self.prefixes().iter().position(|prefix| key.starts_with(&prefix.name)) {
+                counted[at] = (counted[at].0 + 1, counted[at].1 + self.bytes_of(head) as u64);
+            }
+        });
+        let known: Vec<_> = self.prefixes().iter().map(|prefix| (prefix.keys, prefix.bytes)).collect();
+        assert_eq!(counted, known, "keys and bytes of prefixes");
     }
 
     /// Counts the pins of every segment afresh, and who needs those that no record has.

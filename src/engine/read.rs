@@ -17,9 +17,11 @@ impl Shard {
     pub(super) fn get(&mut self, at: At, key: &[u8], now: UnixMillis, out: &mut impl ReplySink) {
         let Some((found, deadline)) = self.lookup_dated(at, key, now) else {
             self.stats.misses += 1;
+            self.count_read(key, false);
             return out.null();
         };
         self.stats.hits += 1;
+        self.count_read(key, true);
         let found = self.touch(found);
         self.answer_dated(at.slot, found, deadline, out);
     }
@@ -60,6 +62,7 @@ impl Shard {
             Some(_) => self.stats.hits += 1,
             None => self.stats.misses += 1,
         }
+        self.count_read(key, found.is_some());
         found
     }
 

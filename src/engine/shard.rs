@@ -16,6 +16,7 @@ use super::index::Index;
 use super::item::{Head, KEY_BYTES_MAX, Loc, REFS_MAX};
 use super::lease::Leases;
 use super::pins::Pins;
+use super::prefixes::Prefixes;
 use super::stats::HandReport;
 use super::{At, EngineError, MemoryReport, ShardConfig, ShardStats, VALUE_BYTES_MAX};
 use crate::base::rng::Rng;
@@ -28,6 +29,8 @@ const KEPT_FRACTION: u64 = 16;
 const VERSIONS_PER_MS_SHIFT: u32 = 11;
 /// Segments that a budget must hold.
 const SEGMENTS_MIN: u64 = 64;
+/// Keeps what prefixes draw apart from what the hand draws.
+const PREFIX_SEED: u64 = 0x7072_6566;
 /// Records of one slot that a sample takes, and slots looked at for each record wanted.
 const SAMPLE_PER_SLOT: usize = 4;
 const SAMPLE_TRIES: usize = 4;
@@ -45,6 +48,7 @@ pub struct Shard {
     pub(super) drafts: Drafts,
     pub(super) leases: Leases,
     pub(super) watch: Watch,
+    pub(super) prefixes: Prefixes,
     pub(super) value_bytes_max: usize,
     budget_bytes: u64,
     /// What the budget can be set to: [`Shard::range_of`].
@@ -97,6 +101,7 @@ impl Shard {
             drafts: Drafts::default(),
             leases: Leases::default(),
             watch: Watch::default(),
+            prefixes: Prefixes::new(config.seed ^ PREFIX_SEED),
             value_bytes_max: config.value_bytes_max.min(VALUE_BYTES_MAX),
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),

@@ -70,6 +70,9 @@ impl Shard {
         if value_len > self.value_bytes_max || key.len() > self.key_bytes_max() {
             return Err(OpError::TooLarge);
         }
+        if self.is_prefix_full(key) {
+            return Err(OpError::OutOfMemory);
+        }
         let shift = self.arena.segment_shift();
         let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));
         let form = if kept.soft.is_some() { Form::Soft } else { self.form_appended(log, kept.deadline, now) };
@@ -161,6 +164,7 @@ impl Shard {
     }
 
     fn overwrite(&mut self, old: Found, head: Head, value: &[u8], kept: Kept, version: u64, now: UnixMillis) {
+        self.discount_record(old.loc, old.head);
         let before = self.arena.expiry_word(old.loc, old.head);
         if head.key_at() != old.head.key_at() {
             let key = old.loc.offset() + old.head.key_at();
@@ -180,6 +184,7 @@ impl Shard {
         } else {
             self.write_at(old.loc.offset() + head.body_at(), value);
         }
+        self.count_record(old.loc, head);
     }
 
     /// Writes what the expiry word does not say.
@@ -212,6 +217,7 @@ impl Shard {
         }
         self.hand.owe(size + (head.extents(self.arena.segment_shift()) << self.arena.segment_shift()));
         self.count_deadlines(false, plan.kept.deadline.is_some());
+        self.count_record(loc, head);
         self.store_location(at, plan.found, loc);
     }
 
@@ -317,6 +323,7 @@ impl Shard {
             }
         }
         self.count_deadlines(self.deadline_of(old).is_some(), deadline.is_some());
+        self.discount_record(old.loc, old.head);
         self.arena.copy_within(from..from + HEADER_BYTES, loc.offset());
         head.write(self.arena.bytes_mut(), loc);
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
@@ -329,6 +336,7 @@ impl Shard {
         let start = from + old.head.flags_at();
         self.arena.copy_within(start..start + rest, loc.offset() + head.flags_at());
         self.index.replace(slot, hash, old.loc, loc);
+        self.count_record(loc, head);
         self.arena.kill(old.loc);
         Some(loc)
     }
@@ -349,6 +357,7 @@ impl Shard {
     fn retire(&mut self, loc: Loc) -> usize {
         let head = Head::read(self.arena.bytes(), loc);
         self.count_deadlines(self.arena.expiry_word(loc, head).deadline.is_some(), false);
+        self.discount_record(loc, head);
         if head.is_large() {
             self.arena.free_extents(loc, head);
         }

@@ -22,6 +22,7 @@ mod deadlines;
 mod model;
 mod places;
 mod policies;
+mod prefixes;
 mod semantics;
 mod space;
 mod stale;

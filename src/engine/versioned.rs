@@ -8,6 +8,8 @@ use super::store::Kept;
 use crate::base::UnixMillis;
 use crate::command::{Ask, Claim, Count, Expiry, Leased, OpError, Outcome, Remove, ReplySink, Store, StoreMode};
 
+/// The first soft deadline: 0 is none.
+const SOFT_MIN: u64 = 1;
 /// The longest text of an unsigned 64-bit integer.
 const NUMBER_BYTES_MAX: usize = 20;
 
@@ -175,7 +177,7 @@ impl Shard {
                     self.set_expired(at, found);
                 } else {
                     let soft = match store.soft_ms {
-                        _ if is_stale => Some(now.0),
+                        _ if is_stale => Some(now.0.max(SOFT_MIN)),
                         0 => None,
                         millis => Some(now.0.saturating_add(millis)),
                     };
@@ -213,7 +215,7 @@ impl Shard {
             return Ok(Outcome::Done { version: 0, created: false });
         }
         let whole = if remove.empty { Vec::new() } else { self.pieces(found).collect::<Vec<_>>().concat() };
-        let soft = if remove.stale.is_some() { Some(now.0) } else { kept.soft };
+        let soft = if remove.stale.is_some() { Some(now.0.max(SOFT_MIN)) } else { kept.soft };
         let flags = if remove.empty { 0 } else { kept.flags };
         let plan = self.plan(at, key, whole.len(), Kept { deadline, soft, flags }, Some(found), now)?;
         self.commit(at, key, &whole, plan, now);

@@ -156,8 +156,10 @@ impl Shard {
             }
             self.hand.owe(size + (more_extents << shift));
         } else {
+            self.discount_record(place.loc, place.head);
             place.head = head;
             head.write(self.arena.bytes_mut(), place.loc);
+            self.count_record(place.loc, head);
         }
         self.end_lease(at);
         self.note_change(at, key);

@@ -150,6 +150,8 @@ struct CoreSetup {
     plan: CorePlan,
     node: NodeConfig,
     shard: ShardConfig,
+    /// Prefixes, and what they may take on this core.
+    prefixes: Vec<(Vec<u8>, u64)>,
     prefault: bool,
     sockets: Vec<Entrance>,
     mesh: Mesh,
@@ -213,6 +215,7 @@ impl Server {
                     hasher: hasher.clone(),
                 },
                 shard: shard_config(plan, core, hasher),
+                prefixes: prefixes(plan, core),
                 prefault: plan.prefault,
                 sockets: std::mem::take(&mut sockets[core.index]),
                 mesh,
@@ -385,6 +388,16 @@ fn shard_config(plan: &Plan, core: &CorePlan, hasher: KeyHasher) -> ShardConfig 
     }
 }
 
+/// Each core has the part of a prefix's memory that it has of all memory.
+fn prefixes(plan: &Plan, core: &CorePlan) -> Vec<(Vec<u8>, u64)> {
+    let total: u128 = plan.cores.iter().map(|core| u128::from(core.memory_bytes)).sum();
+    let share = |bytes: u64| match bytes {
+        0 => 0,
+        bytes => ((u128::from(bytes) * u128::from(core.memory_bytes) / total.max(1)) as u64).max(1),
+    };
+    plan.prefixes.iter().map(|(name, bytes)| (name.clone(), share(*bytes))).collect()
+}
+
 fn budget(core: &CorePlan) -> Budget {
     let (least, most) = Shard::range_of(core.memory_bytes, core.memory_reach_bytes);
     Budget { bytes: core.memory_bytes, least, most }
@@ -457,6 +470,7 @@ fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
     let ring = Ring::receiving(setup.plan.memory_bytes / RECEIVE_FRACTION).map_err(StartError::Ring)?;
     let mut shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
     shard.begin_versions(setup.node.server.started_at);
+    shard.count_prefixes(setup.prefixes);
     if setup.prefault {
         shard.prefault();
     }

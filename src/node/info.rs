@@ -8,6 +8,7 @@ use super::commands::REDIS_VERSION;
 use super::session::{Scope, Session};
 use super::stats::{CoreSnapshot, Family, TurnHistogram};
 use crate::base::units::format_size;
+use crate::engine::prefixes::PrefixStats;
 
 type Section = (&'static str, fn(&Node, &Session, &[CoreSnapshot]) -> Vec<(String, String)>);
 
@@ -169,5 +170,14 @@ fn cluster(_: &Node, session: &Session, _: &[CoreSnapshot]) -> Vec<(String, Stri
 
 fn keyspace(_: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String)> {
     let (keys, expires) = (sum(cores, |c| c.keys), sum(cores, |c| c.keys_with_expiry));
-    if keys == 0 { Vec::new() } else { vec![field("db0", format!("keys={keys},expires={expires},avg_ttl=0"))] }
+    let db0 = (keys > 0).then(|| field("db0", format!("keys={keys},expires={expires},avg_ttl=0")));
+    let prefixes = cores.first().map_or(&[][..], |core| &core.prefixes).iter().enumerate().map(|(i, first)| {
+        let of = |read: fn(&PrefixStats) -> u64| sum(cores, |core| core.prefixes.get(i).map_or(0, read));
+        let (keys, bytes, evicted) = (of(|p| p.keys), of(|p| p.bytes), of(|p| p.evicted));
+        let (hits, misses) = (of(|p| p.hits), of(|p| p.misses));
+        let name = first.name.escape_ascii();
+        let counts = format!("keys={keys},bytes={bytes},hits={hits},misses={misses},evicted={evicted}");
+        field(&format!("prefix{i}"), format!("name={name},{counts}"))
+    });
+    db0.into_iter().chain(prefixes).collect()
 }

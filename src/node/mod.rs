@@ -631,6 +631,7 @@ impl Node {
                 hand_reinserted: memory.hand.reinserted,
                 refs_sampled: self.shard.sample_refs(REFS_SAMPLE, self.now_us),
             },
+            prefixes: self.shard.prefixes().to_vec(),
             leases: self.shard.lease_report(),
             waiting: self.waiters.len() as u64,
             tracked_keys: self.readers.keys() as u64,

@@ -4,6 +4,7 @@
 
 use super::hotkeys::Keys;
 use crate::engine::lease::LeaseReport;
+use crate::engine::prefixes::PrefixStats;
 
 /// What a command is for, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +240,8 @@ pub struct CoreSnapshot {
     pub output_paused: u64,
     /// Receives that found no free buffer (`ENOBUFS`).
     pub recv_starved: u64,
+    /// Keys by prefix.
+    pub prefixes: Vec<PrefixStats>,
     /// Refresh leases.
     pub leases: LeaseReport,
     /// Requests that waited for a fill.

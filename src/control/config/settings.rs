@@ -233,8 +233,9 @@ section! {
 }
 
 section! {
-    /// Times to live for keys that begin with the same bytes, instead of those under `[expiry]`. Repeat the section for
-    /// more prefixes, at most 64. If a key begins with several, the longest counts.
+    /// Keys that begin with the same bytes: they are counted by themselves (`INFO keyspace`, /metrics), and may have their own
+    /// times to live, instead of those under `[expiry]`, and a limit of their own. Repeat the section for more prefixes, at
+    /// most 64. If a key begins with several, the longest counts.
     PrefixRule {
         /// What the keys begin with. Needed.
         name: String,
@@ -242,6 +243,10 @@ section! {
         default_ttl: Option<Span>,
         /// As under `[expiry]`.
         max_ttl: Option<Span>,
+        /// What records and values of such keys may take at most, on all cores together: a part of `memory`, in which each core
+        /// has its share of this too. Beyond it keys of the prefix are evicted, whatever else is stored; with an eviction
+        /// that spares them, their writes are refused.
+        memory: Option<Size>,
     }
 }
 
@@ -270,7 +275,7 @@ pub(super) const SECTIONS: [SectionDoc; 8] = [
 
 /// An example of each key of `[[core]]`, and of each of `[[prefix]]`.
 const CORE_EXAMPLES: [&str; 3] = ["3", "\"12GB\"", "\"6144-8191\""];
-const PREFIX_EXAMPLES: [&str; 3] = ["\"session:\"", "\"30m\"", "\"24h\""];
+const PREFIX_EXAMPLES: [&str; 4] = ["\"session:\"", "\"30m\"", "\"24h\"", "\"2GB\""];
 
 const _: () = assert!(CORE_EXAMPLES.len() == CoreOverride::KEYS.len());
 const _: () = assert!(PREFIX_EXAMPLES.len() == PrefixRule::KEYS.len());

@@ -15,7 +15,7 @@ use super::{Answer, Kept};
 use crate::base::rng::Rng;
 use crate::base::{KeyHasher, Slot, UnixMillis};
 use crate::command::{Condition, ExpireCondition, Expiry, Op, OpError, SetReply, TtlUnit};
-use crate::engine::item::{Head, KEY_BYTES_MAX};
+use crate::engine::item::{self, Head, KEY_BYTES_MAX};
 use crate::engine::{At, EngineError, Policy, Shard, ShardConfig};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -210,7 +210,7 @@ impl Twin {
         let (reach_bytes, policy) = (budget_bytes * (1 + source.below(4)), source.policy());
         let hasher = KeyHasher::new(SEED);
         let value_bytes_max = VALUE_BYTES_MAX;
-        let shard = Shard::new(ShardConfig {
+        let mut shard = Shard::new(ShardConfig {
             budget_bytes,
             reach_bytes,
             policy,
@@ -220,6 +220,9 @@ impl Twin {
             hasher,
         })
         .expect("the budget is workable");
+        // All but the empty key, so that the longest and one that may take little are met.
+        let quota = [0, 40_000, 1 << 20][source.below(3) as usize];
+        shard.count_prefixes([(b"k".to_vec(), 0), (b"key:1".to_vec(), quota), (b"{tag}".to_vec(), 0)]);
         Self {
             shard,
             model: BTreeMap::new(),
@@ -253,6 +256,15 @@ impl Twin {
         let bytes = self.shard.arena.bytes();
         let loc = self.shard.index.find(at.slot, at.hash, key, bytes)?;
         Some(self.shard.arena.expiry_word(loc, Head::read(bytes, loc)).deadline)
+    }
+
+    /// The client flags and the soft deadline of a record that the slot tables hold.
+    fn peek_kept(&self, key: &[u8]) -> Option<(u32, Option<u64>)> {
+        let at = Self::at(key);
+        let bytes = self.shard.arena.bytes();
+        let loc = self.shard.index.find(at.slot, at.hash, key, bytes)?;
+        let head = Head::read(bytes, loc);
+        Some((item::flags_of(bytes, loc, head), item::soft_of(bytes, loc, head)))
     }
 
     /// What the key must hold now. What has expired is remembered as long as it is there,
@@ -570,7 +582,9 @@ impl Twin {
         // Evicted for its own growth, the value starts anew, without a deadline.
         match old {
             Some(old)
-                if answered == before + tail.bytes().len() && self.peek(&key).is_none_or(|d| d == old.deadline) =>
+                if answered == before + tail.bytes().len()
+                    && self.peek(&key).is_none_or(|d| d == old.deadline)
+                    && self.peek_kept(&key).is_none_or(|kept| kept == (old.flags, old.soft)) =>
             {
                 let mut value = old.value;
                 value.push(tail);

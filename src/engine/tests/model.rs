@@ -143,7 +143,9 @@ struct Twin {
 impl Twin {
     fn new(budget_bytes: u64, policy: Policy) -> Self {
         let evicts = policy != Policy::NoEviction && budget_bytes < 64 << 20;
-        let shard = shard(budget_bytes, policy);
+        let mut shard = shard(budget_bytes, policy);
+        let keys = [(b"k".to_vec(), 0), (b"key:1".to_vec(), 0), (b"{tag}".to_vec(), 0), (b"fill:".to_vec(), 0)];
+        shard.count_prefixes(keys);
         let now = 1_700_000_000_000;
         let (model, versions, leases) = Default::default();
         Self { shard, model, versions, leases, now, latest: now, writes: 0, evicts }

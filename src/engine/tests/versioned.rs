@@ -4,7 +4,7 @@
 //! new value loses what a client keeps beside its own. Method: one sink that keeps all that a value tells.
 
 use super::*;
-use crate::command::{Count, Outcome, Remove, ReplySink, Store, StoreMode, Value};
+use crate::command::{Ask, Claim, Count, Lease, Outcome, Remove, ReplySink, Store, StoreMode, Value};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -303,4 +303,15 @@ fn versions_begin_where_those_of_an_earlier_process_cannot_be() {
     assert_eq!(version(&mut shard), first + 1);
     shard.flush();
     assert_eq!(version(&mut shard), first + 2);
+}
+
+/// A value that is marked stale while the clock shows 1970 is stale too: found by arbitrary bytes.
+#[test]
+fn a_value_is_marked_stale_at_any_time() {
+    let mut s = roomy();
+    tell(&mut s, b"k", Op::Store(Store { value: b"v", ..STORE }), 0);
+    tell(&mut s, b"k", Op::Remove(Remove { stale: Some(Expiry::Keep), ..Remove::default() }), 0);
+    let ask = Some(Ask { claim: Claim::Stale, ..Ask::NOTHING });
+    let answer = run(&mut s, b"k", Op::Fetch { expiry: Expiry::Keep, bump: false, ask }, 1);
+    assert!(matches!(answer, super::Answer::Leased(_, true, Lease::Granted { .. })), "{answer:?}");
 }

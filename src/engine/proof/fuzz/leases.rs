@@ -97,7 +97,7 @@ impl Twin {
             (Some(old), answer) => {
                 assert!(matches!(answer, Answer::Outcome(Outcome::Done { .. })), "{answer:?}");
                 let (value, flags) = if empty { (Vec::new(), 0) } else { (old.value, old.flags) };
-                self.store(n, value, old.deadline, (flags, Some(self.now)));
+                self.store(n, value, old.deadline, (flags, Some(self.now.max(1))));
             }
         }
     }
