@@ -2,8 +2,9 @@
 //!
 //! The core that owns a key remembers which connections have read it, on whatever core these are, and forgets them
 //! with the first change, of which it tells them. Connections that ask for prefixes instead (`BCAST`) are told of every
-//! change of such keys, and no read is remembered. The memory for this is bounded: if there are too many keys, those
-//! that were read longest ago count as changed. So a client may be told too much, and never too little.
+//! change of such keys, and no read is remembered. The memory for this is bounded: if there are too many keys, some
+//! count as changed. So a client may be told too much, and never too little. Here is the side of the connection; `readers` is
+//! that of the owner.
 //!
 //! ```text
 //! owner: read ─> readers of the key           change ─> notice to each reader's core ─> push, behind all replies so far
