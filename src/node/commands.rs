@@ -132,6 +132,8 @@ impl Node {
                 return Ok(());
             }
         }
+        // Over RESP2 it was told of nothing.
+        let was_deaf = session.version == Version::Resp2 && version == Version::Resp3 && session.tracking.is_some();
         session.version = version;
         if let Some(name) = name {
             session.name = name;
@@ -154,6 +156,9 @@ impl Node {
         }
         out.bulk(b"modules");
         out.array(0);
+        if was_deaf {
+            session.write_notice(None);
+        }
         Ok(())
     }
 }

@@ -429,3 +429,15 @@ fn a_flush_tells_all_and_gives_the_table_back_in_steps() {
     let steps = (0..).take_while(|_| host.nodes[0].readers.step()).count();
     assert!(steps > 20, "{steps} steps");
 }
+
+#[test]
+fn a_connection_that_could_not_be_told_drops_all_copies() {
+    let mut host = Host::new(1, LIMITS);
+    let (mut client, mut writer) = (host.connect(0, Scope::Host), host.connect(0, Scope::Host));
+    host.ask(&mut client, "HELLO 3\r\nCLIENT TRACKING ON\r\nGET a\r\nHELLO 2\r\n");
+    host.ask(&mut writer, "SET a 1\r\n");
+    assert_eq!(host.ask(&mut client, "PING\r\n"), "+PONG\r\n");
+    let answer = host.ask(&mut client, "HELLO 3\r\n");
+    assert!(answer.starts_with('%') && answer.ends_with(">2\r\n$10\r\ninvalidate\r\n_\r\n"), "{answer}");
+    assert!(!host.ask(&mut client, "HELLO 3\r\n").contains("invalidate"), "only then");
+}
