@@ -186,6 +186,10 @@ impl Shard {
             self.refuse(OpError::OutOfMemory, out);
             return None;
         };
+        if self.is_prefix_full(key) {
+            self.refuse(OpError::OutOfMemory, out);
+            return Some(draft);
+        }
         let len = self.drafts.get(&draft).map_or(0, |draft| draft.written);
         let shift = self.arena.segment_shift();
         let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));

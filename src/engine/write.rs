@@ -124,6 +124,9 @@ impl Shard {
         if len > self.value_bytes_max {
             return Err(OpError::TooLarge);
         }
+        if self.is_prefix_full(key) {
+            return Err(OpError::OutOfMemory);
+        }
         if self.head_for(key.len(), len, old.head.form(), old.head.has_flags()).is_large() && !old.head.is_large() {
             return self.append_into_large(at, key, tail, old, now).map(Some);
         }

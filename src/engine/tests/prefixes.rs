@@ -71,6 +71,15 @@ fn where_nothing_may_be_evicted_for_it_a_write_is_refused() {
             refused += u32::from(answer == Answer::Refused(OpError::OutOfMemory));
         }
         assert!((140..170).contains(&refused), "{refused} refused");
+        let before = stats(&s, b"small:").1;
+        assert_eq!(run(&mut s, b"small:0", Op::Append { tail: b"more" }, NOW), Answer::Refused(OpError::OutOfMemory));
+        let (draft, long) = (s.draft(), vec![b'v'; 1 << 20]);
+        s.write_draft(&draft, at(b"small:long"), &long, UnixMillis(NOW)).expect("there is room");
+        let mut kept = Kept::default();
+        let plain = (Expiry::Never, Condition::Always, SetReply::Status);
+        s.set_draft(at(b"small:long"), b"small:long", Some(draft), plain, UnixMillis(NOW), &mut kept);
+        assert_eq!(kept.take(), Answer::Refused(OpError::OutOfMemory));
+        assert_eq!(stats(&s, b"small:").1, before);
         assert_eq!(set(&mut s, b"other", b"v", Expiry::Never, NOW), Answer::Status("OK".into()));
         assert_eq!(stats(&s, b"small:").4, 0);
         run(&mut s, b"small:1", Op::Del, NOW);

@@ -177,6 +177,11 @@ proptest! {
             }
         }
         rest(&mut host, &mut caches, &mut writer);
+        // What has expired in the last milliseconds is still there, and told when somebody meets it or the wheel comes by.
+        for key in 0..12 {
+            host.ask(&mut writer, format!("GET k{key}\r\n"));
+        }
+        rest(&mut host, &mut caches, &mut writer);
         writer.got.clear();
         for (i, cache) in caches.iter().enumerate() {
             prop_assert!(cache.asked.is_empty());
