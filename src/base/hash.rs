@@ -9,6 +9,14 @@ use std::hash::{BuildHasher, Hasher};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(pub u64);
 
+impl KeyHash {
+    /// One of 64 bits, chosen by the key: in a set made of those of some keys it is missing for most others.
+    #[inline]
+    pub fn bit(self) -> u64 {
+        1 << (self.0 >> 48 & 63)
+    }
+}
+
 /// Hashes keys under one seed. All cores of a process share the seed, so a hash
 /// computed on one core is valid on another.
 #[derive(Clone, Debug)]

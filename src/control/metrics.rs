@@ -146,6 +146,12 @@ const METRICS: &[Metric] = &[
         "Commands sent to another core because it owns the key. Zero for clients on core ports.",
         Counter(|s| s.forwards),
     ),
+    row("ringfence_hot_key_copies", "Copies of other cores' hottest keys that are held.", Gauge(|s| s.copies)),
+    row(
+        "ringfence_hot_key_copy_reads_total",
+        "Reads of another core's keys that were answered by a copy instead of being sent there.",
+        Counter(|s| s.copy_reads),
+    ),
     row("ringfence_leases", "Refresh leases that are out.", Gauge(|s| s.leases.out)),
     row("ringfence_leases_granted_total", "Refresh leases given.", Counter(|s| s.leases.granted)),
     row(

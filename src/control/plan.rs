@@ -109,6 +109,8 @@ pub struct Plan {
     pub idle: Idle,
     /// How long an adaptive core polls before it parks.
     pub spin: Duration,
+    /// From which part of its core's load on a key is copied to other cores, in millionths; 0 for never.
+    pub copy_share_ppm: u32,
     /// How long a core with several busy connections waits to serve them together.
     pub gather: Duration,
     /// Where to listen.
@@ -184,6 +186,7 @@ impl Config {
             prefault: self.prefault,
             idle: self.cores.idle,
             spin: self.cores.spin.0,
+            copy_share_ppm: self.cores.copy_share.0,
             gather: self.cores.gather.0,
             listen: self.plan_listen(),
             limits: LimitsPlan {

@@ -85,6 +85,7 @@ impl Shard {
         self.prefixes.flush();
         self.arena.clear();
         self.hand.reset();
+        self.watch.copied.revoke_all();
         self.keys_with_expiry = 0;
     }
 

@@ -1,11 +1,13 @@
 //! Which keys have changed, for those who keep copies of values and are told when they are no good any more.
 //!
 //! Nothing is noted until somebody wants to know. Then every change is, whatever made it: a write, a deletion, a
-//! new deadline, expiry or eviction. A record that is only moved has not changed.
+//! new deadline, expiry or eviction. A record that is only moved has not changed. Copies at other cores are revoked
+//! here and now; clients are told later.
 //!
 //! Called by the operations of the shard and by what gives memory back.
 
 use super::At;
+use super::copies::Copied;
 use super::item::{self, Head, Loc};
 use super::shard::Shard;
 use crate::base::{KeyHash, Slot};
@@ -34,14 +36,32 @@ pub struct Changes {
 /// Whether changes are noted, and what there is of them.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
+    /// The keys whose changes matter to anybody, and others: those whose [`KeyHash::bit`] is set.
+    bits: u64,
+    /// Whether changes of all keys are noted.
     on: bool,
     actor: u64,
     changes: Changes,
+    pub copied: Copied,
 }
 
 impl Watch {
+    /// Decides anew which changes matter.
+    pub fn choose(&mut self) {
+        self.bits = if self.on { u64::MAX } else { self.copied.bits() };
+    }
+
+    #[inline]
+    fn concerns(&self, hash: KeyHash) -> bool {
+        self.bits & hash.bit() != 0
+    }
+
     #[cold]
     fn note(&mut self, at: At, key: &[u8], actor: u64) {
+        self.copied.revoke(at.hash);
+        if !self.on {
+            return;
+        }
         let start = self.changes.bytes.len();
         self.changes.bytes.extend_from_slice(key);
         let key = Span::new(start, self.changes.bytes.len());
@@ -53,6 +73,7 @@ impl Shard {
     /// Whether changes are to be noted.
     pub fn watch_changes(&mut self, on: bool) {
         self.watch.on = on;
+        self.watch.choose();
     }
 
     /// On whose behalf the next operations are executed.
@@ -75,7 +96,7 @@ impl Shard {
     /// A key has changed.
     #[inline]
     pub(super) fn note_change(&mut self, at: At, key: &[u8]) {
-        if self.watch.on {
+        if self.watch.concerns(at.hash) {
             self.watch.note(at, key, self.watch.actor);
         }
     }
@@ -83,7 +104,7 @@ impl Shard {
     /// The key of a record has changed.
     #[inline]
     pub(super) fn note_change_of(&mut self, at: At, loc: Loc) {
-        if self.watch.on {
+        if self.watch.concerns(at.hash) {
             let bytes = self.arena.bytes();
             self.watch.note(at, item::key_of(bytes, loc, Head::read(bytes, loc)), self.watch.actor);
         }
@@ -92,7 +113,7 @@ impl Shard {
     /// The key of a record is gone, on nobody's behalf.
     #[inline]
     pub(super) fn note_loss(&mut self, slot: Slot, hash: KeyHash, loc: Loc) {
-        if self.watch.on {
+        if self.watch.concerns(hash) {
             let bytes = self.arena.bytes();
             self.watch.note(At { slot, hash }, item::key_of(bytes, loc, Head::read(bytes, loc)), 0);
         }

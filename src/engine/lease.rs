@@ -156,6 +156,8 @@ impl Shard {
         let (token, until) = (self.index.next_version(at.slot), now.0.saturating_add(term));
         self.leases.insert(Out { at, token, until, awaited: false });
         self.leases.granted += 1;
+        // Copies are answered as of keys that nobody is to fill.
+        self.watch.copied.revoke(at.hash);
         Lease::Granted { token, until }
     }
 

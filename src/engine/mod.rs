@@ -38,6 +38,7 @@
 mod arena;
 mod background;
 pub mod changes;
+pub mod copies;
 mod deadline;
 mod draft;
 pub mod evict;

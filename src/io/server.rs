@@ -211,6 +211,7 @@ impl Server {
                     topology: topology.clone(),
                     limits: limits(plan),
                     bounds: Bounds::new(plan.expiry.jitter_ppm, plan.expiry.rules.clone()),
+                    copy_share_ppm: plan.copy_share_ppm,
                     server,
                     hasher: hasher.clone(),
                 },

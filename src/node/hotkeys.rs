@@ -27,6 +27,8 @@ const KEY_BYTES_MAX: usize = 1024;
 const FADE_MS: u64 = 60_000;
 /// A key is reported from this part of the load on: one in so many.
 const REPORTED_PART: u64 = 500;
+/// A key must have been looked at so often before its part is told.
+const CERTAIN_MIN: u64 = 16;
 /// What `HOTKEYS` and `BIGKEYS` answer at most if nothing is said.
 const COUNT_DEFAULT: usize = 10;
 
@@ -127,6 +129,13 @@ impl SpaceSaving {
         faded
     }
 
+    /// The least that a key's part is, in millionths; 0 if too little was seen to tell.
+    fn share_of(&self, hash: KeyHash) -> u64 {
+        let Some(at) = self.hashes.iter().position(|&known| known == hash.0) else { return 0 };
+        let own = self.counters[at].count - self.counters[at].error;
+        if own < CERTAIN_MIN { 0 } else { own * 1_000_000 / self.total.max(1) }
+    }
+
     fn heaviest(&self) -> Vec<HotKey> {
         let total = self.total.max(1);
         let ppm = |amount: u64| (u128::from(amount) * 1_000_000 / u128::from(total)) as u64;
@@ -206,6 +215,21 @@ impl HotKeys {
         self.fade(now);
         self.by_ops.add(hash, key, 1);
         self.by_bytes.add(hash, key, (key.len() + bytes) as u64);
+    }
+
+    /// Counts operations on a key that were executed elsewhere.
+    pub fn add_ops(&mut self, hash: KeyHash, key: &[u8], ops: u64, now: UnixMillis) {
+        self.fade(now);
+        // What is less than a whole sample counts by chance.
+        let whole = ops / EVERY + u64::from(self.rng.below(EVERY) < ops % EVERY);
+        if whole > 0 {
+            self.by_ops.add(hash, key, whole);
+        }
+    }
+
+    /// A key's part of the operations of the last minute or two, in millionths; 0 if that is not certain yet.
+    pub fn share_of(&self, hash: KeyHash) -> u64 {
+        self.by_ops.share_of(hash)
     }
 
     /// Notices the length of a value that is written.

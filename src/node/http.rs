@@ -10,8 +10,8 @@ use self::batch::Items;
 
 use super::batch::SLICE_INPUT_MAX;
 use super::hotkeys::{self, BigKey, By, HotKey};
-use super::mailbox::{ConnId, Form, Token};
-use super::output::{Join, Report};
+use super::mailbox::{ConnId, Form};
+use super::output::Report;
 use super::session::{Session, State};
 use super::stats::{CoreSnapshot, Family};
 use super::{Limits, Node};
@@ -158,9 +158,7 @@ impl Node {
             let mut out = Encoder::new(session.output.buffer(), &call.form, &call.key, self.now);
             self.execute_op(at, &call.key, op, &mut out);
         } else {
-            let sequence = session.output.expect(Join::Single, 1);
-            let token = Token { conn: id, sequence, part: 0 };
-            self.execute_late(session, token, Form::Http(call.form), (at, owner), &call.key, op);
+            self.execute_single(id, session, Form::Http(call.form), (at, owner), &call.key, op);
         }
         self.steer(session, owner);
     }

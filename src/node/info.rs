@@ -129,6 +129,8 @@ fn stats(_: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String)>
         field("evicted_keys", sum(cores, |c| c.evicted)),
         field("evicted_bytes", sum(cores, |c| c.evicted_bytes)),
         field("cross_core_forwards_total", sum(cores, |c| c.forwards)),
+        field("hot_key_copies", sum(cores, |c| c.copies)),
+        field("hot_key_copy_reads_total", sum(cores, |c| c.copy_reads)),
         field("connections_steered_total", sum(cores, |c| c.steered)),
         field("tracking_total_keys", sum(cores, |c| c.tracked_keys)),
         field("tracking_notices_total", sum(cores, |c| c.tracking_notices)),

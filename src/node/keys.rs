@@ -43,11 +43,28 @@ impl Node {
                 self.track(at, key, Reader { core: self.core, conn: id, no_loop });
             }
         } else {
-            let sequence = session.output.expect(Join::Single, 1);
-            let form = form(session, spec.name);
-            self.execute_late(session, Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
+            self.execute_single(id, session, form(session, spec.name), (at, owner), key, op);
         }
         self.steer(session, owner);
+    }
+
+    /// Executes a request on one key that is not answered here at once, or is so by a copy.
+    pub(super) fn execute_single(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        form: Form,
+        (at, owner): (At, usize),
+        key: &[u8],
+        op: Op<'_>,
+    ) {
+        if owner != self.core
+            && let Some(copy) = self.find_copy(session, &form, at, key, &op)
+        {
+            return self.answer_copy(copy, &form, &op, session.output.buffer());
+        }
+        let sequence = session.output.expect(Join::Single, 1);
+        self.execute_late(session, Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
     }
 
     /// Notes where a plain connection's key belongs, and asks for a move if it has settled elsewhere.
@@ -73,6 +90,14 @@ impl Node {
     ) {
         session.has_waited |= op.waits() > 0;
         if owner != self.core {
+            if let Some(copy) = self.find_copy(session, &form, at, key, &op) {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                scratch.clear();
+                self.answer_copy(copy, &form, &op, &mut scratch);
+                session.output.fill(token.sequence, token.part, &scratch);
+                return self.keep_scratch(scratch);
+            }
+            self.hold_copies(session, token.sequence, at);
             return self.forward(token, form, (at, owner), key, op);
         }
         if op.waits() > 0 && self.await_fill(self.core, token, form, at, key, op) {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::copies::Grant;
 use super::settings::Change;
 use super::stats::CoreSnapshot;
 use super::tracking::Broadcast;
@@ -135,6 +136,8 @@ pub struct Parcel {
     pub replies: Vec<(Token, Body)>,
     /// Connections whose copy of a key is no good any more, or of all keys.
     pub notices: Vec<(ConnId, Option<Span>)>,
+    /// Copies of keys that the other core's clients ask for most.
+    pub copies: Vec<Grant>,
     /// The bytes that all point into.
     pub bytes: Vec<u8>,
 }
@@ -142,7 +145,7 @@ pub struct Parcel {
 impl Parcel {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.replies.is_empty() && self.notices.is_empty()
+        self.requests.is_empty() && self.replies.is_empty() && self.notices.is_empty() && self.copies.is_empty()
     }
 
     /// Appends bytes and answers where they are.

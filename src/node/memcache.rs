@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::Node;
 use super::batch::{BATCH_MAX, SLICE_INPUT_MAX, Slice};
-use super::mailbox::{ConnId, Form, Token, Work};
+use super::mailbox::{ConnId, Form, Work};
 use super::output::{Join, Report};
 use super::session::{Session, State};
 use super::stats::{CoreSnapshot, Family};
@@ -146,9 +146,7 @@ impl Node {
             let mut out = Encoder::new(session.output.buffer(), &request.form, key, self.now);
             self.execute_op(at, key, op, &mut out);
         } else {
-            let sequence = session.output.expect(Join::Single, 1);
-            let token = Token { conn: id, sequence, part: 0 };
-            self.forward(token, Form::Memcache(request.form), (at, owner), key, op);
+            self.execute_single(id, session, Form::Memcache(request.form), (at, owner), key, op);
         }
         if request.is_first {
             self.steer(session, owner);

@@ -14,6 +14,7 @@ mod batch;
 pub mod bounds;
 mod cluster;
 mod commands;
+mod copies;
 mod gather;
 pub mod hotkeys;
 mod http;
@@ -46,6 +47,7 @@ use std::sync::atomic::AtomicU64;
 
 use batch::Batch;
 use bounds::Bounds;
+use copies::Copies;
 use hotkeys::HotKeys;
 use mailbox::{ConnId, Parcel, Request};
 use memory::Pace;
@@ -116,6 +118,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// How long keys live.
     pub bounds: Bounds,
+    /// From which part of a core's load on other cores have copies of a key, in millionths; 0 for never.
+    pub copy_share_ppm: u32,
     /// What to say about the server.
     pub server: ServerInfo,
     /// The seed that all cores share.
@@ -207,6 +211,7 @@ pub struct Node {
     hot: HotKeys,
     waiters: Waiters,
     readers: Readers,
+    copies: Copies,
     now: UnixMillis,
     now_us: u64,
 }
@@ -214,7 +219,7 @@ pub struct Node {
 impl Node {
     /// A core with no connections.
     pub fn new(config: NodeConfig, shard: Shard) -> Self {
-        let NodeConfig { core, topology, mut limits, bounds, server, hasher } = config;
+        let NodeConfig { core, topology, mut limits, bounds, copy_share_ppm, server, hasher } = config;
         limits.key_bytes_max = limits.key_bytes_max.min(shard.key_bytes_max());
         let cores = topology.cores().len();
         Self {
@@ -249,6 +254,8 @@ impl Node {
             hot: HotKeys::new(core as u64 + 1, server.started_at),
             waiters: Waiters::default(),
             readers: Readers::default(),
+            // Alone there is nobody to give copies to.
+            copies: Copies::new(if cores > 1 { copy_share_ppm } else { 0 }),
             now: server.started_at,
             now_us: server.started_at.0 * 1000,
             topology,
@@ -288,6 +295,7 @@ impl Node {
     pub fn adopt(&mut self, mut session: Box<Session>) -> ConnId {
         session.listed = false;
         session.queued = false;
+        session.copies_seen = 0;
         session.move_to = None;
         self.counters.steered += 1;
         let id = self.insert(session);
@@ -596,6 +604,7 @@ impl Node {
         self.hand_pace.note(self.now, self.shard.hand_walked_bytes());
         self.shard.set_actor(0);
         let retiring = self.retired.step() | self.readers.step();
+        self.tidy_copies();
         self.shard.advance(self.now, work_max) || retiring
     }
 
@@ -635,6 +644,7 @@ impl Node {
             leases: self.shard.lease_report(),
             waiting: self.waiters.len() as u64,
             tracked_keys: self.readers.keys() as u64,
+            copies: self.copies.held() as u64,
             hot: self.hot.report(self.now, |key| self.shard.value_len(self.locate(key).0, key)),
             ..self.counters.clone()
         }
@@ -645,8 +655,13 @@ impl Node {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
         let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
-        let retired = self.retired.held_bytes() + self.waiters.held_bytes() + self.readers.held_bytes();
+        let retired = self.retired.held_bytes() + self.bounded_bytes();
         self.shard.pins_bytes() + (held + spare + retired + self.places.capacity() * size_of::<Place>()) as u64
+    }
+
+    /// Bytes of requests that wait, of readers and of copies: bounded by themselves, and they go with no connection.
+    fn bounded_bytes(&self) -> usize {
+        self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes()
     }
 
     /// Closes the connections that hold most until all together hold at most
@@ -654,9 +669,7 @@ impl Node {
     /// how many were closed.
     pub fn shed(&mut self, bytes_max: u64) -> usize {
         let bytes_max = bytes_max.max(VALUES_HELD_MIN * self.limits.value_bytes_max as u64);
-        // What requests that wait and readers take is bounded by itself, and goes with no connection.
-        let others = (self.waiters.held_bytes() + self.readers.held_bytes()) as u64;
-        let mut total = self.session_bytes().saturating_sub(others);
+        let mut total = self.session_bytes().saturating_sub(self.bounded_bytes() as u64);
         let mut closed = 0;
         while total > bytes_max {
             let sessions = self.places.iter().enumerate().filter_map(|(i, p)| Some((i, p.session.as_deref()?)));

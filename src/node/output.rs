@@ -165,6 +165,12 @@ impl Output {
         self.pending.is_empty()
     }
 
+    /// Whether the request with this number was answered, and all before it.
+    #[inline]
+    pub fn has_answered(&self, sequence: u32) -> bool {
+        self.pending.is_empty() || (sequence.wrapping_sub(self.first) as i32) < 0
+    }
+
     /// Requests that wait for another core.
     pub fn pending_count(&self) -> usize {
         self.pending.len()

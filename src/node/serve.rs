@@ -29,6 +29,7 @@ impl Node {
         for (conn, key) in parcel.notices {
             self.accept_notice(conn, key.map(|key| key.of(&waiting.bytes)));
         }
+        self.accept_copies(parcel.copies, &waiting.bytes);
         if waiting.requests.len() > 0 {
             self.deferred[from].push_back(waiting);
             self.queue_requests(from);
@@ -88,6 +89,9 @@ impl Node {
             self.execute_for((from, request.token.conn), &request.form, &request.work, bytes, &mut reply);
             let span = crate::command::Span::new(start, reply.len());
             self.outbox[from].bytes = reply;
+            if let Work::Key { at, key, op, .. } = &request.work {
+                self.offer_copy(from, &request.form, *at, key.of(bytes), op);
+            }
             Body::Encoded(span)
         };
         self.outbox[from].replies.push((request.token, body));
@@ -107,6 +111,7 @@ impl Node {
         if self.hot.is_sampled() {
             let read = if written > 0 { 0 } else { self.shard.value_len(at, key).unwrap_or(0) };
             self.hot.sample(at.hash, key, written + read, self.now);
+            self.copies.consider(at.hash, self.hot.share_of(at.hash));
         }
         self.hot.written(at.hash, key, written);
     }

@@ -148,6 +148,10 @@ pub struct Session {
     pub(super) tracking: Option<Box<Tracking>>,
     /// Whether any of its requests may have waited for a fill.
     pub(super) has_waited: bool,
+    /// How many keys had come to be held as copies when `copies_after` was last set for all of them.
+    pub(super) copies_seen: u64,
+    /// The last request that may be about a key of which there is a copy.
+    pub(super) copies_after: u32,
 }
 
 impl Session {
@@ -181,6 +185,8 @@ impl Session {
             gathering: None,
             tracking: None,
             has_waited: false,
+            copies_seen: 0,
+            copies_after: u32::MAX,
         }
     }
 

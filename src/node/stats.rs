@@ -252,6 +252,10 @@ pub struct CoreSnapshot {
     pub tracked_keys: u64,
     /// Notices sent to connections that track.
     pub tracking_notices: u64,
+    /// Copies of other cores' hottest keys that are held.
+    pub copies: u64,
+    /// Reads that such copies have answered.
+    pub copy_reads: u64,
     /// Requests that wait for one now.
     pub waiting: u64,
     /// The hottest keys and the largest values now.

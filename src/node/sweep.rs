@@ -105,6 +105,8 @@ impl Node {
     pub(super) fn on_all(&mut self, id: ConnId, session: &mut Session, command: &'static str, join: Join, work: Work) {
         let cores = self.covered(session);
         let sequence = session.output.expect(join, cores.len() as u32);
+        // It may change keys of which there are copies here.
+        session.copies_after = sequence;
         for (part, core) in cores.enumerate() {
             let token = Token { conn: id, sequence, part: part as u32 };
             self.on_core(session, token, command, core, work.clone(), b"");

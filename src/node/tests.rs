@@ -8,6 +8,7 @@
 //! into replies to compare with those of one core that was given everything at once.
 
 mod bounds;
+mod copies;
 mod http;
 mod limits;
 mod memcache;
@@ -72,6 +73,10 @@ impl Host {
     }
 
     fn with(cores: usize, limits: Limits, budget_bytes: u64, policy: Policy) -> Self {
+        Self::with_copies(cores, limits, budget_bytes, policy, 0)
+    }
+
+    fn with_copies(cores: usize, limits: Limits, budget_bytes: u64, policy: Policy, copy_share_ppm: u32) -> Self {
         let hasher = KeyHasher::new(7);
         let mut slots = vec![Vec::new(); cores];
         for (i, first) in (0..SLOT_COUNT as u16).step_by(usize::from(RANGE_SLOTS)).enumerate() {
@@ -102,7 +107,15 @@ impl Host {
             };
             let topology = topology.clone();
             Node::new(
-                NodeConfig { core, topology, limits, bounds: Bounds::default(), server, hasher: hasher.clone() },
+                NodeConfig {
+                    core,
+                    topology,
+                    limits,
+                    bounds: Bounds::default(),
+                    copy_share_ppm,
+                    server,
+                    hasher: hasher.clone(),
+                },
                 Shard::new(config).unwrap(),
             )
         };

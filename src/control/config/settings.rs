@@ -144,6 +144,10 @@ section! {
         /// some of them together: fewer wake-ups, and so much more latency at the most. "0s" for never;
         /// "busy" never does. Needs Linux 6.12. At most 1ms.
         gather: Span = Span(Duration::from_micros(25)),
+        /// A key with at least this part of its core's load, of which clients of other cores ask too, is answered by those cores
+        /// as well, from copies that a write revokes before it is acknowledged. It spares the core that owns the key: a
+        /// hot key takes the load of one core otherwise, whatever the number of cores. "0%" is off.
+        copy_share: Part = Part(50_000),
     }
 }
 
