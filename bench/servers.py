@@ -79,6 +79,13 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.input = self.socket.makefile("rb", 1 << 20)
 
+    def info(self, section):
+        """The numbers of a section of INFO."""
+        self.socket.sendall(f"INFO {section}\r\n".encode())
+        text = self.input.read(int(self.input.readline()[1:]) + 2).decode()
+        fields = (line.split(":", 1) for line in text.split() if ":" in line)
+        return {name: int(value) for name, value in fields if value.isdigit()}
+
     def sets(self, pairs, ttl_ms=None):
         """Stores values of so many bytes, with a TTL that is a number or a function; answers how many were refused."""
         refused = 0

@@ -197,7 +197,7 @@ impl Node {
                 Stop::Incomplete => break,
                 Stop::Inflow(inflow) => {
                     let until_whole = std::mem::take(&mut session.need);
-                    if !self.may_run(session) || !self.belongs_here(session, inflow.owner) {
+                    if !self.may_run(session) || !self.belongs_here(session, inflow.at, inflow.owner) {
                         break;
                     }
                     if inflow.owner != self.core {
@@ -285,7 +285,7 @@ impl Node {
             }
             let buffer = if item.inline { &batch.inline } else { &input[item.start..item.end] };
             let args = Args::new(buffer, &batch.spans[item.first_span as usize..item.last_span as usize]);
-            if item.owner != NO_OWNER && !self.belongs_here(session, item.owner) {
+            if item.owner != NO_OWNER && !self.belongs_here(session, item.at, item.owner) {
                 return i;
             }
             self.dispatch(id, session, args, item);
@@ -295,8 +295,11 @@ impl Node {
 
     /// Places a plain connection by its first keyed request: whether it may be executed here.
     #[inline]
-    pub(super) fn belongs_here(&mut self, session: &mut Session, owner: usize) -> bool {
+    pub(super) fn belongs_here(&mut self, session: &mut Session, at: At, owner: usize) -> bool {
         if session.scope == Scope::Core || !session.steering.is_unplaced() || session.tracking.is_some() {
+            return true;
+        }
+        if owner != self.core && self.is_everywhere(at) {
             return true;
         }
         session.steering.placed();

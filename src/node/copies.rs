@@ -43,7 +43,7 @@ const HYSTERESIS: u64 = 2;
 /// After so many copies of a key for each core it is seen whether they were of use:
 const GIVEN_EACH: u64 = 16;
 /// whether each has answered so many reads. Otherwise no more are given for a while.
-const READS_EACH: u64 = 4;
+const READS_EACH: u64 = 2;
 const PAUSE_MS: u64 = 500;
 
 /// A copy on its way from the owner.
@@ -71,6 +71,16 @@ struct Offer {
     answered: u64,
     /// Until then none are given.
     paused_until: UnixMillis,
+    /// For each core, the epoch of the last copy given to it, and its end.
+    last: Vec<(u64, UnixMillis)>,
+}
+
+impl Offer {
+    /// Whether a core has got the copy that it would get now.
+    fn has(&self, core: usize, now: UnixMillis) -> bool {
+        let (made_in, until) = self.last[core];
+        now < until && self.epoch.is(made_in)
+    }
 }
 
 /// A copy that this core holds.
@@ -162,6 +172,12 @@ impl Copies {
         }
     }
 
+    /// Whether a key is offered here, or a copy of it is held. Others may seem so.
+    #[inline]
+    fn is_everywhere(&self, hash: KeyHash) -> bool {
+        (self.offer_bits | self.held_bits) & hash.bit() != 0
+    }
+
     /// Whether the key is offered, or might be.
     #[inline]
     fn is_about(&self, hash: KeyHash) -> bool {
@@ -210,6 +226,18 @@ impl Node {
         if self.copies.may_hold(at.hash) {
             session.copies_after = sequence;
         }
+    }
+
+    /// Whether every core may answer reads of a key: they do not say where a connection belongs.
+    #[inline]
+    pub(super) fn is_read_everywhere(&self, at: At, op: &Op<'_>) -> bool {
+        self.copies.is_everywhere(at.hash) && is_plain_read(op)
+    }
+
+    /// Whether a key may have copies: the first request of a connection does not move it then.
+    #[inline]
+    pub(super) fn is_everywhere(&self, at: At) -> bool {
+        self.copies.is_everywhere(at.hash)
     }
 
     /// The copy that may answer an operation on a key of another core, if there is one.
@@ -283,7 +311,7 @@ impl Node {
         if reads > 0 {
             self.hot.add_ops(at.hash, key, reads, now);
         }
-        if now < offer.paused_until {
+        if now < offer.paused_until || offer.has(to, now) {
             return;
         }
         if self.hot.share_of(at.hash) < self.copies.share_ppm / HYSTERESIS {
@@ -297,10 +325,11 @@ impl Node {
                 return;
             }
         }
+        let (made_in, until) = (offer.epoch.number(), UnixMillis(now.0 + TERM_MS));
         offer.given += 1;
+        offer.last[to] = (made_in, until);
         let bytes_max = VALUE_BYTES_MAX.min((self.shard.budget_bytes() / VALUE_PART) as usize);
         let (epoch, parcel) = (offer.epoch.clone(), &mut self.outbox[to]);
-        let made_in = epoch.number();
         let shown = self.shard.show_copyable(at, key, bytes_max, now, |value| {
             let (key, value_at) = (parcel.put(key), put_payload(parcel, &value.payload));
             parcel.copies.push(Grant {
@@ -312,7 +341,7 @@ impl Node {
                 expires_at: value.expires_at,
                 epoch,
                 made_in,
-                until: UnixMillis(now.0 + TERM_MS),
+                until,
             });
         });
         if !shown {
@@ -338,6 +367,7 @@ impl Node {
             given: 0,
             answered: 0,
             paused_until: UnixMillis(0),
+            last: vec![(0, UnixMillis(0)); self.outbox.len()],
         });
         self.copies.note_offers();
         Some(self.copies.offers.len() - 1)

@@ -101,7 +101,7 @@ impl Node {
         match Call::of(request, &self.http_limits) {
             Ok(Call::Key(call)) => {
                 let place = self.locate(&call.key);
-                if !self.belongs_here(session, place.1) {
+                if !self.belongs_here(session, place.0, place.1) {
                     return false;
                 }
                 self.on_http_key(id, session, &call, place);
@@ -160,7 +160,9 @@ impl Node {
         } else {
             self.execute_single(id, session, Form::Http(call.form), (at, owner), &call.key, op);
         }
-        self.steer(session, owner);
+        if !self.is_read_everywhere(at, &op) {
+            self.steer(session, owner);
+        }
     }
 
     /// Which core owns which slots, and where it listens.

@@ -45,7 +45,9 @@ impl Node {
         } else {
             self.execute_single(id, session, form(session, spec.name), (at, owner), key, op);
         }
-        self.steer(session, owner);
+        if !self.is_read_everywhere(at, &op) {
+            self.steer(session, owner);
+        }
     }
 
     /// Executes a request on one key that is not answered here at once, or is so by a copy.

@@ -118,7 +118,7 @@ impl Node {
                 return i;
             }
             if let Request::Key(request) = &item.request {
-                if !self.belongs_here(session, item.owner) {
+                if !self.belongs_here(session, item.at, item.owner) {
                     return i;
                 }
                 let key = batch.key(request, input);
@@ -148,7 +148,7 @@ impl Node {
         } else {
             self.execute_single(id, session, Form::Memcache(request.form), (at, owner), key, op);
         }
-        if request.is_first {
+        if request.is_first && !self.is_read_everywhere(at, &op) {
             self.steer(session, owner);
         }
     }
