@@ -70,6 +70,10 @@ pub enum Sweep {
     MemoryStats,
     /// `CLIENT TRACKING`
     Tracking,
+    /// `SUBSCRIBE`
+    Subscribe,
+    /// `UNSUBSCRIBE`
+    Unsubscribe,
     /// `HOTKEYS`
     HotKeys,
     /// `BIGKEYS`
@@ -122,6 +126,7 @@ pub enum Group {
     Connection,
     Server,
     Cluster,
+    Pubsub,
 }
 
 impl Group {
@@ -133,6 +138,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Cluster => "cluster",
+            Group::Pubsub => "pubsub",
         }
     }
 
@@ -141,6 +147,7 @@ impl Group {
             Group::String => Some("@string"),
             Group::Generic => Some("@keyspace"),
             Group::Connection => Some("@connection"),
+            Group::Pubsub => Some("@pubsub"),
             Group::Server | Group::Cluster => None,
         }
     }
@@ -159,6 +166,7 @@ const LOADING: Flags = Flags(1 << 5);
 const STALE: Flags = Flags(1 << 6);
 const NO_AUTH: Flags = Flags(1 << 7);
 const DANGEROUS: Flags = Flags(1 << 8);
+const PUBSUB: Flags = Flags(1 << 9);
 const NONE: Flags = Flags(0);
 
 impl Flags {
@@ -176,6 +184,11 @@ impl Flags {
         self.has(WRITE)
     }
 
+    /// Whether it belongs to messages between clients.
+    pub const fn is_pubsub(self) -> bool {
+        self.has(PUBSUB)
+    }
+
     /// Whether the command reads keys and changes nothing.
     pub const fn reads(self) -> bool {
         self.has(READ)
@@ -183,7 +196,8 @@ impl Flags {
 
     /// The names that `COMMAND` answers.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(Flags, &str); 8] = [
+        const NAMES: [(Flags, &str); 9] = [
+            (PUBSUB, "pubsub"),
             (WRITE, "write"),
             (READ, "readonly"),
             (DENYOOM, "denyoom"),
@@ -242,6 +256,11 @@ impl Spec {
     /// The container's name and the subcommand's, if this is a subcommand.
     pub fn subcommand(&self) -> Option<(&'static str, &'static str)> {
         self.name.split_once('|')
+    }
+
+    /// Whether a connection that has subscribed over RESP2 may use it.
+    pub fn is_for_listeners(&self) -> bool {
+        self.flags.is_pubsub() || matches!(self.name, "ping" | "quit")
     }
 
     /// Whether this row is a container of subcommands.
@@ -366,6 +385,7 @@ const STORE_FAST: Flags = STORE.and(FAST);
 const ALWAYS: Flags = LOADING.and(STALE);
 const ALWAYS_FAST: Flags = ALWAYS.and(FAST);
 const HANDSHAKE: Flags = ALWAYS_FAST.and(NOSCRIPT).and(NO_AUTH);
+const LISTEN: Flags = PUBSUB.and(NOSCRIPT).and(LOADING).and(STALE);
 const CONNECTION: Flags = ALWAYS.and(NOSCRIPT);
 
 #[allow(clippy::too_many_arguments, reason = "a row of the table, in the order of its columns")]
@@ -383,7 +403,7 @@ const fn row(
 }
 
 use Action::{Container, Key, Keys, Session};
-use Group::{Cluster, Connection, Generic, Server, String as Str};
+use Group::{Cluster, Connection, Generic, Pubsub, Server, String as Str};
 use SessionCommand as S;
 
 /// The table. A container stands before its subcommands.
@@ -391,7 +411,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 78] = [
+const ROWS: [Spec; 80] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -428,6 +448,8 @@ const ROWS: [Spec; 78] = [
     row("ping", -1, FAST, Connection, "1.0.0", "O(1)", Session(S::Ping), "Answers PONG, or the argument."),
     row("echo", 2, ALWAYS_FAST, Connection, "1.0.0", "O(1)", Session(S::Echo), "Answers the argument."),
     row("hello", -1, HANDSHAKE, Connection, "6.0.0", "O(1)", Session(S::Hello), "Chooses RESP2 or RESP3 and tells about the server."),
+    row("subscribe", -2, LISTEN, Pubsub, "2.0.0", "O(1)", Action::Sweep(Sweep::Subscribe), "Lets the connection hear the notices of CLIENT TRACKING … REDIRECT, on the channel __redis__:invalidate."),
+    row("unsubscribe", -1, LISTEN, Pubsub, "2.0.0", "O(1)", Action::Sweep(Sweep::Unsubscribe), "Lets the connection hear no more."),
     row("select", 2, ALWAYS_FAST, Connection, "1.0.0", "O(1)", Session(S::Select), "Accepts database 0, the only one."),
     row("quit", -1, HANDSHAKE, Connection, "1.0.0", "O(1)", Session(S::Quit), "Closes the connection."),
     row("readonly", 1, ALWAYS_FAST, Connection, "3.0.0", "O(1)", Session(S::ReadOnly), "Allows reads from replicas on this connection."),
@@ -440,7 +462,7 @@ const ROWS: [Spec; 78] = [
     row("client|tracking", -3, CONNECTION, Connection, "6.0.0", "O(1)", Action::Sweep(Sweep::Tracking), "Has the server tell the connection when keys that it has read change."),
     row("client|caching", 3, CONNECTION, Connection, "6.0.0", "O(1)", Session(S::ClientCaching), "Says whether the next command is tracked."),
     row("client|trackinginfo", 2, CONNECTION, Connection, "6.2.0", "O(1)", Session(S::ClientTrackingInfo), "Answers what the connection tracks."),
-    row("client|getredir", 2, CONNECTION, Connection, "6.0.0", "O(1)", Session(S::ClientGetRedir), "Answers 0 if the connection tracks, else -1: notices are sent to no other connection."),
+    row("client|getredir", 2, CONNECTION, Connection, "6.0.0", "O(1)", Session(S::ClientGetRedir), "Answers the number of the connection that hears the notices: 0 is this one, -1 that it does not track."),
     row("client|help", 2, CONNECTION, Connection, "5.0.0", "O(1)", Session(S::Help), "Lists the subcommands."),
     row("info", -1, ALWAYS.and(DANGEROUS), Server, "1.0.0", "O(1)", Action::Sweep(Sweep::Info), "Tells about the server, its memory and its counters."),
     row("time", 1, ALWAYS_FAST, Server, "2.6.0", "O(1)", Session(S::Time), "Answers the server's time: Unix seconds and microseconds."),

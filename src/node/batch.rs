@@ -296,7 +296,7 @@ impl Node {
     /// Places a plain connection by its first keyed request: whether it may be executed here.
     #[inline]
     pub(super) fn belongs_here(&mut self, session: &mut Session, at: At, owner: usize) -> bool {
-        if session.scope == Scope::Core || !session.steering.is_unplaced() || session.tracking.is_some() {
+        if session.scope == Scope::Core || !session.steering.is_unplaced() || session.is_settled_here() {
             return true;
         }
         if owner != self.core && self.is_everywhere(at) {
@@ -312,8 +312,10 @@ impl Node {
 
     #[inline]
     fn dispatch(&mut self, id: ConnId, session: &mut Session, args: Args<'_>, item: &Item) {
-        if session.tracking.is_some() {
+        let mut only_listens = false;
+        if session.is_settled_here() {
             session.begin_tracked(item.spec);
+            only_listens = session.only_listens();
         }
         let Some(spec) = item.spec else {
             return self.unknown_command(session, args);
@@ -321,6 +323,9 @@ impl Node {
         self.count_request(family(spec));
         if !spec.accepts(args.len()) {
             return wrong_arity(session, spec.name);
+        }
+        if only_listens && !spec.is_for_listeners() {
+            return refuse_listener(session, args, spec);
         }
         match spec.action {
             Action::Key(parse) => self.on_key(id, session, args, spec, parse, (item.at, item.owner)),
@@ -510,6 +515,17 @@ impl Batch {
 pub(super) fn reply<'a>(session: &'a mut Session, command: &'a str) -> Encoder<'a> {
     let version = session.version;
     Encoder::new(session.output.buffer(), version, command)
+}
+
+/// Over RESP2 a connection that has subscribed hears messages, and is answered little else.
+#[cold]
+fn refuse_listener(session: &mut Session, args: Args<'_>, spec: &Spec) {
+    let sub = if args.len() > 1 { table::find_subcommand(spec.name, args.get(1)) } else { None };
+    let name = sub.map_or(spec.name, |sub| sub.name);
+    reply(session, "").error(format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+         context"
+    ));
 }
 
 pub(super) fn wrong_arity(session: &mut Session, name: &str) {

@@ -71,7 +71,7 @@ impl Node {
                 Ok(())
             }
             S::ClientGetRedir => {
-                let redirect = if session.tracking.is_some() { 0 } else { -1 };
+                let redirect = session.redirects_to();
                 reply(session, "").integer(redirect);
                 Ok(())
             }
@@ -133,7 +133,7 @@ impl Node {
             }
         }
         // Over RESP2 it was told of nothing.
-        let was_deaf = session.version == Version::Resp2 && version == Version::Resp3 && session.tracking.is_some();
+        let was_deaf = session.version == Version::Resp2 && version == Version::Resp3 && session.redirects_to() == 0;
         session.version = version;
         if let Some(name) = name {
             session.name = name;
@@ -164,10 +164,21 @@ impl Node {
 }
 
 fn ping(session: &mut Session, args: Args<'_>) -> Result<(), SyntaxError> {
+    let text = match args.len() {
+        1 => b"".as_slice(),
+        2 => args.get(1),
+        _ => return Err(SyntaxError::WrongArity),
+    };
+    if session.only_listens() {
+        let mut out = reply(session, "");
+        out.array(2);
+        out.bulk(b"pong");
+        out.bulk(text);
+        return Ok(());
+    }
     match args.len() {
         1 => reply(session, "").status("PONG"),
-        2 => reply(session, "").bulk(args.get(1)),
-        _ => return Err(SyntaxError::WrongArity),
+        _ => reply(session, "").bulk(text),
     }
     Ok(())
 }

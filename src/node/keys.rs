@@ -73,7 +73,7 @@ impl Node {
     #[inline]
     pub(super) fn steer(&mut self, session: &mut Session, owner: usize) {
         if session.scope == Scope::Host
-            && session.tracking.is_none()
+            && !session.is_settled_here()
             && let Some(core) = session.steering.note(self.core, owner)
         {
             session.move_to = Some(core);

@@ -68,6 +68,8 @@ pub enum Work {
     Change(Arc<Change>),
     /// Tell a connection of changes.
     Broadcast(Arc<Broadcast>),
+    /// Say whether the connection with this number has subscribed to notices here.
+    FindSubscriber(u64),
     /// The connection is gone, or takes no more part in leases and notices. Has no reply.
     Departed,
 }
@@ -125,6 +127,33 @@ pub enum Body {
     Encoded(Span),
     /// The counters.
     Snapshot(Box<CoreSnapshot>),
+    /// Where a connection is, if it is there.
+    Subscriber(Option<ConnId>),
+}
+
+/// What a [`Notice`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// What the connection has read has changed.
+    Changed,
+    /// What another connection has read has changed, which wants its notices sent to this one.
+    Relayed {
+        /// The reader, at the core that the parcel is from.
+        from: ConnId,
+    },
+    /// The connection to which the notices were to go is gone.
+    Lost,
+}
+
+/// News for a connection that keeps copies.
+#[derive(Clone, Copy, Debug)]
+pub struct Notice {
+    /// The connection.
+    pub conn: ConnId,
+    /// The key that has changed; `None` is all.
+    pub key: Option<Span>,
+    /// What it is about.
+    pub kind: NoticeKind,
 }
 
 /// All that one core has for another at the end of a turn.
@@ -134,8 +163,8 @@ pub struct Parcel {
     pub requests: Vec<Request>,
     /// Replies to the other core's requests.
     pub replies: Vec<(Token, Body)>,
-    /// Connections whose copy of a key is no good any more, or of all keys.
-    pub notices: Vec<(ConnId, Option<Span>)>,
+    /// What connections that keep copies are told.
+    pub notices: Vec<Notice>,
     /// Copies of keys that the other core's clients ask for most.
     pub copies: Vec<Grant>,
     /// The bytes that all point into.

@@ -26,6 +26,7 @@ mod memcache;
 mod memory;
 mod output;
 mod readers;
+mod redirect;
 mod retired;
 mod serve;
 pub mod session;
@@ -52,6 +53,7 @@ use hotkeys::HotKeys;
 use mailbox::{ConnId, Parcel, Request};
 use memory::Pace;
 use readers::Readers;
+use redirect::Subscribers;
 use retired::Retired;
 use session::{Protocol, Scope, Session, State};
 use settings::Budget;
@@ -211,6 +213,7 @@ pub struct Node {
     hot: HotKeys,
     waiters: Waiters,
     readers: Readers,
+    subscribers: Subscribers,
     copies: Copies,
     now: UnixMillis,
     now_us: u64,
@@ -254,6 +257,7 @@ impl Node {
             hot: HotKeys::new(core as u64 + 1, server.started_at),
             waiters: Waiters::default(),
             readers: Readers::default(),
+            subscribers: Subscribers::default(),
             // Alone there is nobody to give copies to.
             copies: Copies::new(if cores > 1 { copy_share_ppm } else { 0 }),
             now: server.started_at,
@@ -320,6 +324,7 @@ impl Node {
         let mut session = self.take(id)?;
         self.let_go(&mut session);
         self.end_tracking(id, &mut session);
+        self.end_subscription(&mut session);
         self.end_waiting(id, &mut session);
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
@@ -355,7 +360,7 @@ impl Node {
             session.state = State::Broken;
             self.counters.limit_errors += 1;
         }
-        if session.tracking.is_some() {
+        if session.is_settled_here() {
             session.release_notices();
         }
         if !session.listed {

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use hashbrown::{HashTable, hash_table};
 
-use super::mailbox::{ConnId, Form, Request, Token, Work};
+use super::mailbox::{ConnId, Form, Notice, NoticeKind, Request, Token, Work};
 use super::tracking::Broadcast;
 use super::{Node, Waiting};
 use crate::command::OpError;
@@ -303,7 +303,7 @@ impl Node {
                 _ => key.map(|key| parcel.put(key)),
             };
             placed = Some((reader.core, span));
-            parcel.notices.push((reader.conn, span));
+            parcel.notices.push(Notice { conn: reader.conn, key: span, kind: NoticeKind::Changed });
         }
         telling.told - from
     }
@@ -326,7 +326,7 @@ impl Node {
             if core == self.core {
                 self.tell_all_here();
             } else {
-                self.outbox[core].notices.push((ConnId::ALL, None));
+                self.outbox[core].notices.push(Notice { conn: ConnId::ALL, key: None, kind: NoticeKind::Changed });
             }
         }
     }
@@ -349,7 +349,9 @@ impl Node {
             return self.tell_all_here();
         }
         let Some(mut session) = self.take(id) else { return };
-        if session.version == Version::Resp3 && session.tracking.is_some() {
+        if self.redirect_notice(id, &mut session, key) {
+            // Another connection hears of it.
+        } else if session.version == Version::Resp3 && session.tracking.is_some() {
             self.lend_buffer(&mut session);
             session.write_notice(key);
         }

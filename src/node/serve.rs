@@ -2,7 +2,7 @@
 //! this core's own sessions.
 
 use super::batch::SLICE_OUTPUT_MAX;
-use super::mailbox::{Body, ConnId, Form, Parcel, Request, Token, Work};
+use super::mailbox::{Body, ConnId, Form, NoticeKind, Parcel, Request, Token, Work};
 use super::readers::Reader;
 use super::stats::Family;
 use super::{Deferred, Node};
@@ -26,8 +26,13 @@ impl Node {
         for (token, body) in parcel.replies {
             self.accept_reply(token, body, &waiting.bytes);
         }
-        for (conn, key) in parcel.notices {
-            self.accept_notice(conn, key.map(|key| key.of(&waiting.bytes)));
+        for notice in parcel.notices {
+            let key = notice.key.map(|key| key.of(&waiting.bytes));
+            match notice.kind {
+                NoticeKind::Changed => self.accept_notice(notice.conn, key),
+                NoticeKind::Relayed { from: reader } => self.accept_relay(from, notice.conn, reader, key),
+                NoticeKind::Lost => self.lose_redirect(notice.conn),
+            }
         }
         self.accept_copies(parcel.copies, &waiting.bytes);
         if waiting.requests.len() > 0 {
@@ -83,6 +88,8 @@ impl Node {
         self.shard.set_actor(Reader::actor(from, request.token.conn));
         let body = if let Work::Snapshot = request.work {
             Body::Snapshot(Box::new(self.snapshot()))
+        } else if let Work::FindSubscriber(id) = request.work {
+            Body::Subscriber(self.find_subscriber(id))
         } else {
             let mut reply = std::mem::take(&mut self.outbox[from].bytes);
             let start = reply.len();
@@ -184,7 +191,7 @@ impl Node {
                 Err(error) => out.refused(error),
             },
             Work::Departed => unreachable!("it has no reply"),
-            Work::Snapshot => unreachable!("counters travel unencoded"),
+            Work::Snapshot | Work::FindSubscriber(_) => unreachable!("they are answered unencoded"),
         }
     }
 
@@ -200,6 +207,7 @@ impl Node {
         match body {
             Body::Encoded(span) => session.output.fill(token.sequence, token.part, span.of(bytes)),
             Body::Snapshot(snapshot) => self.accept_counters(&mut session, token.sequence, *snapshot),
+            Body::Subscriber(found) => self.accept_subscriber(&mut session, token, found),
         }
         // All replies of a parcel are put in their places before what waited for them goes on.
         if !session.input.is_empty() || session.input_ended || session.http_batch.is_some() {

@@ -11,6 +11,7 @@ use super::output::{Join, Report};
 use super::session::{Scope, Session};
 use super::settings::Change;
 use super::stats::CoreSnapshot;
+use super::tracking::Tell;
 use super::{http, memory};
 use crate::base::{SLOT_COUNT, Slot, glob};
 use crate::command::args::parse_integer;
@@ -53,15 +54,11 @@ impl Node {
                 self.on_report(id, session, form, Report::Memory);
                 Ok(())
             }
-            Sweep::Tracking => self.client_tracking(id, session, args).map(|broadcast| {
-                let Some(broadcast) = broadcast else { return reply(session, "").status("OK") };
-                let cores = self.topology.cores().len();
-                let sequence = session.output.expect(Join::Status, cores as u32);
-                for core in 0..cores {
-                    let token = Token { conn: id, sequence, part: core as u32 };
-                    self.on_core(session, token, spec.name, core, Work::Broadcast(broadcast.clone()), b"");
-                }
-            }),
+            Sweep::Tracking => {
+                self.client_tracking(id, session, args).map(|tell| self.tell_all_cores(id, session, spec, tell))
+            }
+            Sweep::Subscribe => self.subscribe(id, session, args),
+            Sweep::Unsubscribe => self.unsubscribe(session, args),
             Sweep::HotKeys => hotkeys::hot_options(args)
                 .map(|(count, by)| self.on_report(id, session, form, Report::HotKeys(count, by))),
             Sweep::BigKeys => {
@@ -88,6 +85,33 @@ impl Node {
         match session.scope {
             Scope::Host => 0..self.topology.cores().len(),
             Scope::Core => self.core..self.core + 1,
+        }
+    }
+
+    /// Has every core do what `CLIENT TRACKING` needs, and answers once all have.
+    fn tell_all_cores(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, tell: Vec<Tell>) {
+        if tell.is_empty() {
+            return reply(session, "").status("OK");
+        }
+        let cores = self.topology.cores().len();
+        let sequence = session.output.expect(Join::Status, (cores * tell.len()) as u32);
+        for (i, tell) in tell.iter().enumerate() {
+            if let Tell::Find(to) = tell {
+                Self::begin_redirect(session, *to, sequence, cores);
+            }
+            for core in 0..cores {
+                let token = Token { conn: id, sequence, part: (i * cores + core) as u32 };
+                match tell {
+                    Tell::Find(to) if core == self.core => {
+                        let found = self.find_subscriber(*to);
+                        self.accept_subscriber(session, token, found);
+                    }
+                    Tell::Find(to) => self.on_core(session, token, spec.name, core, Work::FindSubscriber(*to), b""),
+                    Tell::Broadcast(all) => {
+                        self.on_core(session, token, spec.name, core, Work::Broadcast(all.clone()), b"");
+                    }
+                }
+            }
         }
     }
 

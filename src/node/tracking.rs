@@ -19,6 +19,7 @@ use super::Node;
 use super::batch::reply;
 use super::mailbox::{ConnId, Work};
 use super::readers::Reader;
+use super::redirect::Redirect;
 use super::session::Session;
 use crate::command::table::Spec;
 use crate::command::{Args, ReplySink, SyntaxError};
@@ -77,6 +78,16 @@ pub struct Tracking {
     now: bool,
     /// Notices that wait for the end of a reply that is handed out in pieces.
     held: Vec<u8>,
+    /// Which other connection hears them.
+    pub(super) redirect: Option<Redirect>,
+}
+
+/// What `CLIENT TRACKING` has every core do.
+pub(super) enum Tell {
+    /// Remember prefixes.
+    Broadcast(Arc<Broadcast>),
+    /// Look for the connection that is to hear the notices.
+    Find(u64),
 }
 
 impl Tracking {
@@ -113,11 +124,7 @@ impl Session {
 
     /// Writes a notice behind all replies so far. A list that is handed out in pieces is not parted by one.
     pub(super) fn write_notice(&mut self, key: Option<&[u8]>) {
-        let waits = self.gathering.is_some();
-        let buffer = match &mut self.tracking {
-            Some(tracking) if waits => &mut tracking.held,
-            _ => self.output.buffer(),
-        };
+        let buffer = self.notice_buffer();
         buffer.extend_from_slice(b">2\r\n$10\r\ninvalidate\r\n");
         match key {
             None => buffer.extend_from_slice(b"_\r\n"),
@@ -129,14 +136,32 @@ impl Session {
         }
     }
 
+    /// The number of the connection that hears this one's notices; 0 is itself, and -1 none, for it does not track.
+    pub(super) fn redirects_to(&self) -> i64 {
+        match &self.tracking {
+            None => -1,
+            Some(tracking) => tracking.redirect.as_ref().map_or(0, |redirect| redirect.id as i64),
+        }
+    }
+
+    /// Where a notice belongs now.
+    pub(super) fn notice_buffer(&mut self) -> &mut Vec<u8> {
+        let waits = self.gathering.is_some();
+        match &mut self.tracking {
+            Some(tracking) if waits => &mut tracking.held,
+            _ => self.output.buffer(),
+        }
+    }
+
     /// Hands out the notices that had to wait.
     #[cold]
     pub(super) fn release_notices(&mut self) {
-        if self.gathering.is_none()
-            && let Some(tracking) = &mut self.tracking
-            && !tracking.held.is_empty()
-        {
-            let held = std::mem::take(&mut tracking.held);
+        if self.gathering.is_some() {
+            return;
+        }
+        let own = self.tracking.as_mut().map(|tracking| std::mem::take(&mut tracking.held));
+        let others = self.subscription.as_mut().map(|subscription| std::mem::take(&mut subscription.held));
+        for held in own.into_iter().chain(others).filter(|held| !held.is_empty()) {
             self.output.buffer().extend_from_slice(&held);
         }
     }
@@ -153,15 +178,15 @@ impl Node {
         }
     }
 
-    /// `CLIENT TRACKING ON|OFF [PREFIX prefix]… [BCAST] [OPTIN] [OPTOUT] [NOLOOP]`. What every core is to know, if anything.
+    /// `CLIENT TRACKING ON|OFF [REDIRECT id] [PREFIX prefix]… [BCAST] [OPTIN] [OPTOUT] [NOLOOP]`. What every core is to do.
     pub(super) fn client_tracking(
         &mut self,
         id: ConnId,
         session: &mut Session,
         args: Args<'_>,
-    ) -> Result<Option<Arc<Broadcast>>, SyntaxError> {
+    ) -> Result<Vec<Tell>, SyntaxError> {
         use SyntaxError::Other;
-        let (mut mode, mut no_loop, mut prefixes) = (Mode::All, false, Vec::new());
+        let (mut mode, mut no_loop, mut prefixes, mut redirect) = (Mode::All, false, Vec::new(), None);
         let mut i = 3;
         while i < args.len() {
             let wanted = match args.get(i).to_ascii_lowercase().as_slice() {
@@ -180,8 +205,12 @@ impl Node {
                     prefixes.push(args.get(i).to_vec());
                     None
                 }
-                b"redirect" => {
-                    return Err(Other("ERR REDIRECT is not supported; HELLO 3 gets notices on the connection itself"));
+                b"redirect" if i + 1 < args.len() => {
+                    i += 1;
+                    if redirect.replace(args.integer(i)?).is_some() {
+                        return Err(Other("ERR A client can only redirect to a single other client"));
+                    }
+                    None
                 }
                 _ => return Err(SyntaxError::Syntax),
             };
@@ -205,7 +234,7 @@ impl Node {
         };
         if !on {
             self.end_tracking(id, session);
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if !prefixes.is_empty() && mode != Mode::Broadcast {
             return Err(Other("ERR PREFIX option requires BCAST mode to be enabled"));
@@ -243,10 +272,18 @@ impl Node {
         }
         // It stays here, so that notices find it.
         session.move_to = None;
-        let tracking = Tracking { mode, no_loop, prefixes: all.clone(), caching: None, now: false, held: Vec::new() };
+        let held = session.tracking.take().map(|before| before.held).unwrap_or_default();
+        let tracking =
+            Tracking { mode, no_loop, prefixes: all.clone(), caching: None, now: false, held, redirect: None };
         session.tracking = Some(Box::new(tracking));
         let reader = Reader { core: self.core, conn: id, no_loop };
-        Ok((mode == Mode::Broadcast).then(|| Arc::new(Broadcast { reader, prefixes: all })))
+        let mut tell = Vec::new();
+        if mode == Mode::Broadcast {
+            tell.push(Tell::Broadcast(Arc::new(Broadcast { reader, prefixes: all })));
+        }
+        // A negative number is nobody's, and 0 is none. Its own notices a connection hears without that.
+        tell.extend(redirect.filter(|&to| to != 0 && to as u64 != session.id).map(|to| Tell::Find(to as u64)));
+        Ok(tell)
     }
 }
 
@@ -287,9 +324,11 @@ pub(super) fn client_tracking_info(session: &mut Session) {
         }
         flags.extend(tracking.caching.map(|yes| if yes { "caching-yes" } else { "caching-no" }));
         flags.extend(tracking.no_loop.then_some("noloop"));
+        let is_broken = tracking.redirect.as_ref().is_some_and(|redirect| redirect.is_broken);
+        flags.extend(is_broken.then_some("broken_redirect"));
         prefixes = tracking.prefixes.clone();
     }
-    let redirect = if session.tracking.is_some() { 0 } else { -1 };
+    let redirect = session.redirects_to();
     let mut out = reply(session, "");
     out.map(3);
     out.bulk(b"flags");

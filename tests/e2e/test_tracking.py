@@ -2,12 +2,13 @@
 
 import random
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 import redis
-from conftest import Server
+from conftest import Server, free_ports
 from redis.cache import CacheConfig
 
 KEYS = [f"k{n}" for n in range(40)]
@@ -192,11 +193,116 @@ def test_commands_say_what_is_tracked(server):
         ("CLIENT TRACKING ON OPTOUT", b"can't switch OPTIN/OPTOUT"),
         ("CLIENT TRACKING MAYBE", b"syntax error"),
         ("CLIENT CACHING NO", b"only valid when tracking is enabled in OPTOUT"),
-        ("CLIENT TRACKING ON REDIRECT 5", b"REDIRECT is not supported"),
+        ("CLIENT TRACKING ON OPTIN REDIRECT 5", b"does not exist"),
     ]:
         answer = listener.ask(wrong)
         assert answer.startswith(b"-ERR") and text in answer, (wrong, answer)
+    assert b":-1\r\n" in info(), "who cannot be redirected tracks nothing"
     assert listener.ask("CLIENT TRACKING OFF") == b"+OK\r\n"
     assert b"$3\r\noff\r\n" in info()
     assert b"can be called only when" in listener.ask("CLIENT CACHING YES")
     listener.close()
+
+
+CHANNEL = "__redis__:invalidate"
+
+
+def test_redis_py_hears_the_notices_of_a_resp2_connection_by_subscription(server, writer):
+    writer.mset({key: 0 for key in KEYS})
+    heard = server.client().pubsub()
+    heard.execute_command("CLIENT", "ID")
+    number = heard.connection.read_response()
+    heard.subscribe(CHANNEL)
+    assert heard.get_message(timeout=5)["type"] == "subscribe"
+    reader = server.client(single_connection_client=True)
+    assert reader.execute_command("CLIENT", "TRACKING", "ON", "REDIRECT", number) in (b"OK", "OK", True)
+    assert reader.execute_command("CLIENT", "GETREDIR") == number
+    assert set(reader.mget(KEYS)) == {b"0"}
+    writer.mset({key: 1 for key in KEYS})
+    told = set()
+    while len(told) < len(KEYS):
+        message = heard.get_message(timeout=5)
+        assert message, f"only {len(told)} of {len(KEYS)} notices came"
+        assert message["channel"] == CHANNEL.encode(), message
+        told |= {key.decode() for key in message["data"]}
+    assert told == set(KEYS)
+    heard.close()
+    reader.close()
+
+
+class Plain:
+    """A connection over RESP2, on which redis-server and this one are asked the same."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.input = self.socket.makefile("rb")
+        self.number = self.ask("CLIENT ID")[1:-2].decode()
+
+    def ask(self, command):
+        self.socket.sendall(command.encode() + b"\r\n")
+        return self.reply()
+
+    def reply(self):
+        line = self.input.readline()
+        if line[:1] == b"$" and line != b"$-1\r\n":
+            return line + self.input.read(int(line[1:]) + 2)
+        if line[:1] == b"*" and line != b"*-1\r\n":
+            return line + b"".join(self.reply() for _ in range(int(line[1:])))
+        return line
+
+
+def test_redirected_notices_are_those_of_redis_server(server, writer, tmp_path):
+    port = free_ports(1)
+    peer = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        assert story(server.port) == story(port)
+    finally:
+        peer.terminate()
+        peer.wait(10)
+
+
+def story(port):
+    """What both connections and a writer are answered and told, without the numbers of the connections."""
+    heard, reader, writer = Plain(port), Plain(port), Plain(port)
+    said = [
+        writer.ask("FLUSHALL"),
+        heard.ask(f"SUBSCRIBE {CHANNEL}"),
+        heard.ask("PING"),
+        heard.ask("PING word"),
+        heard.ask("GET a"),
+        heard.ask("CLIENT ID"),
+        reader.ask(f"CLIENT TRACKING ON REDIRECT {heard.number}"),
+        reader.ask("CLIENT GETREDIR"),
+        reader.ask("GET a"),
+        writer.ask("SET a 1"),
+        heard.reply(),
+        reader.ask("GET a"),
+        reader.ask("GET b"),
+        writer.ask("DEL a b"),
+        heard.reply(),
+        reader.ask("CLIENT TRACKINGINFO"),
+        reader.ask("CLIENT TRACKING OFF"),
+        reader.ask(f"CLIENT TRACKING ON BCAST PREFIX p: REDIRECT {heard.number} NOLOOP"),
+        reader.ask("CLIENT TRACKINGINFO"),
+        reader.ask("SET p:own 1"),
+        writer.ask("SET p:other 1"),
+        heard.reply(),
+        heard.ask(f"UNSUBSCRIBE {CHANNEL}"),
+        heard.ask("UNSUBSCRIBE"),
+        heard.ask("GET p:own"),
+        reader.ask("CLIENT TRACKING ON REDIRECT x"),
+        reader.ask(f"CLIENT TRACKING ON BCAST REDIRECT {heard.number} REDIRECT {heard.number}"),
+        heard.ask("COMMAND INFO subscribe unsubscribe"),
+    ]
+    for client in (heard, reader, writer):
+        client.socket.close()
+    return [answer.replace(f":{heard.number}\r\n".encode(), b":number\r\n") for answer in said]

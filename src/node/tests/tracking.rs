@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 fn cut(text: &str) -> (&str, &str) {
     let line = text.find("\r\n").expect("a whole reply") + 2;
     let count = || text[1..line - 2].parse::<usize>().expect("a count");
+    if text[1..].starts_with("-1\r\n") {
+        return text.split_at(line);
+    }
     let end = match text.as_bytes()[0] {
         b'$' => line + count() + 2,
         b'*' | b'>' | b'~' => (0..count()).fold(line, |at, _| at + cut(&text[at..]).0.len()),
@@ -23,7 +26,8 @@ fn cut(text: &str) -> (&str, &str) {
 
 /// The text of a bulk string, or nothing for null.
 fn bulk(reply: &str) -> Option<String> {
-    (!reply.starts_with('_')).then(|| reply.split_once("\r\n").expect("a bulk string").1.trim_end().to_owned())
+    (!reply.starts_with('_') && !reply.starts_with("$-1"))
+        .then(|| reply.split_once("\r\n").expect("a bulk string").1.trim_end().to_owned())
 }
 
 /// The elements of a list.
@@ -41,6 +45,8 @@ fn elements(reply: &str) -> Vec<&str> {
 /// A client that keeps copies.
 struct Cache {
     client: Client,
+    /// The connection that hears its notices, over RESP2.
+    listener: Option<Client>,
     /// Keys of the reads that are not answered.
     asked: VecDeque<Vec<String>>,
     copies: BTreeMap<String, Option<String>>,
@@ -52,7 +58,26 @@ impl Cache {
         let mut client = host.connect(core, Scope::Host);
         let answer = host.ask(&mut client, format!("HELLO 3\r\nCLIENT TRACKING ON {options}\r\n"));
         assert!(answer.ends_with("+OK\r\n"), "{answer}");
-        Self { client, asked: VecDeque::new(), copies: BTreeMap::new(), told: 0 }
+        Self { client, listener: None, asked: VecDeque::new(), copies: BTreeMap::new(), told: 0 }
+    }
+
+    /// One that speaks RESP2, and has its notices sent to a second connection.
+    fn in_two(host: &mut Host, (core, other): (usize, usize), options: &str) -> Self {
+        let mut listener = host.connect(other, Scope::Host);
+        let id = host.ask(&mut listener, "CLIENT ID\r\nSUBSCRIBE __redis__:invalidate\r\n");
+        let id = id[1..].split_once("\r\n").unwrap().0.to_owned();
+        let mut client = host.connect(core, Scope::Host);
+        let answer = host.ask(&mut client, format!("CLIENT TRACKING ON REDIRECT {id} {options}\r\n"));
+        assert_eq!(answer, "+OK\r\n");
+        Self { client, listener: Some(listener), asked: VecDeque::new(), copies: BTreeMap::new(), told: 0 }
+    }
+
+    fn drop_copies(&mut self, keys: &str) {
+        self.told += 1;
+        match keys {
+            "_\r\n" | "*-1\r\n" => self.copies.clear(),
+            keys => elements(keys).into_iter().for_each(|key| drop(self.copies.remove(&bulk(key).unwrap()))),
+        }
     }
 
     fn read(&mut self, host: &mut Host, keys: &[String]) {
@@ -74,11 +99,7 @@ impl Cache {
             let (reply, behind) = cut(rest);
             rest = behind;
             if reply.starts_with('>') {
-                self.told += 1;
-                match elements(reply)[1] {
-                    "_\r\n" => self.copies.clear(),
-                    keys => elements(keys).into_iter().for_each(|key| drop(self.copies.remove(&bulk(key).unwrap()))),
-                }
+                self.drop_copies(elements(reply)[1]);
                 continue;
             }
             let keys = self.asked.pop_front().expect("nothing is answered that was not asked");
@@ -86,6 +107,18 @@ impl Cache {
                 self.copies.insert(key.clone(), bulk(value));
             }
         }
+        // The messages come after the replies: that of a change is not sent before the reply to a read in front of it.
+        let Some(mut listener) = self.listener.take() else { return };
+        host.settle(&mut listener);
+        let got = String::from_utf8(std::mem::take(&mut listener.got)).unwrap();
+        let mut rest = &got[..];
+        while !rest.is_empty() {
+            let (message, behind) = cut(rest);
+            rest = behind;
+            assert_eq!(elements(message)[..2], ["$7\r\nmessage\r\n", "$20\r\n__redis__:invalidate\r\n"]);
+            self.drop_copies(elements(message)[2]);
+        }
+        self.listener = Some(listener);
     }
 }
 
@@ -102,11 +135,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..4usize, proptest::collection::vec(0..12u8, 1..5)).prop_map(|(i, keys)| Step::Read(i, keys)),
+        6 => (0..6usize, proptest::collection::vec(0..12u8, 1..5)).prop_map(|(i, keys)| Step::Read(i, keys)),
         6 => (0..9usize, 0..12u8, any::<u16>()).prop_map(|(kind, key, n)| Step::Write(kind, key, n)),
-        1 => (0..4usize, 0..12u8).prop_map(|(i, key)| Step::OwnWrite(i, key)),
+        1 => (0..6usize, 0..12u8).prop_map(|(i, key)| Step::OwnWrite(i, key)),
         2 => Just(Step::Carry),
-        2 => (0..4usize).prop_map(Step::TakeIn),
+        2 => (0..6usize).prop_map(Step::TakeIn),
         1 => (0..2000u16).prop_map(Step::Wait),
         1 => any::<u8>().prop_map(Step::Fill),
     ]
@@ -128,8 +161,11 @@ proptest! {
     #[test]
     fn no_copy_outlives_its_value(cores in 1..4usize, steps in proptest::collection::vec(step(), 1..120)) {
         let mut host = Host::with_memory(cores, LIMITS, 1 << 20);
-        let options = ["", "NOLOOP", "BCAST", "BCAST PREFIX k1 PREFIX k2 NOLOOP"];
-        let mut caches: Vec<_> = options.iter().enumerate().map(|(i, o)| Cache::new(&mut host, i % cores, o)).collect();
+        let options = ["", "NOLOOP", "BCAST", "BCAST PREFIX k1 PREFIX k2 NOLOOP", "", "BCAST NOLOOP"];
+        let mut caches: Vec<_> = options[..4].iter().enumerate().map(|(i, o)| Cache::new(&mut host, i % cores, o)).collect();
+        // At one core, and at two if there are.
+        caches.push(Cache::in_two(&mut host, (0, 0), options[4]));
+        caches.push(Cache::in_two(&mut host, (0, cores - 1), options[5]));
         let mut writer = host.connect(0, Scope::Host);
         let mut now = 0;
         for step in steps {
@@ -445,4 +481,117 @@ fn a_connection_that_could_not_be_told_drops_all_copies() {
     let answer = host.ask(&mut client, "HELLO 3\r\n");
     assert!(answer.starts_with('%') && answer.ends_with(">2\r\n$10\r\ninvalidate\r\n_\r\n"), "{answer}");
     assert!(!host.ask(&mut client, "HELLO 3\r\n").contains("invalidate"), "only then");
+}
+
+const MESSAGE: &str = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
+const SUBSCRIBED: &str = "*3\r\n$9\r\nsubscribe\r\n$20\r\n__redis__:invalidate\r\n:1\r\n";
+
+/// A connection that has subscribed, with its number.
+fn listener(host: &mut Host, core: usize) -> (Client, String) {
+    let mut listener = host.connect(core, Scope::Host);
+    let id = host.ask(&mut listener, "CLIENT ID\r\n")[1..].trim_end().to_owned();
+    assert_eq!(host.ask(&mut listener, "SUBSCRIBE __redis__:invalidate\r\n"), SUBSCRIBED);
+    (listener, id)
+}
+
+#[test]
+fn over_resp2_another_connection_hears_the_notices() {
+    for (cores, reader, other) in [(1, 0, 0), (2, 0, 1), (3, 2, 2), (3, 1, 0)] {
+        let mut host = Host::new(cores, LIMITS);
+        let (mut listener, id) = listener(&mut host, other);
+        let (mut client, mut writer) = (host.connect(reader, Scope::Host), host.connect(0, Scope::Host));
+        let script = format!("CLIENT TRACKING ON REDIRECT {id}\r\nCLIENT GETREDIR\r\nGET a\r\nGET b\r\n");
+        assert_eq!(host.ask(&mut client, script), format!("+OK\r\n:{id}\r\n$-1\r\n$-1\r\n"));
+        host.ask(&mut writer, "SET a 1\r\nSET c 1\r\n");
+        assert_eq!(host.ask(&mut listener, ""), format!("{MESSAGE}*1\r\n$1\r\na\r\n"));
+        host.ask(&mut writer, "FLUSHALL\r\n");
+        let flushed = host.ask(&mut listener, "");
+        assert!(!flushed.is_empty() && flushed.replace(&format!("{MESSAGE}*-1\r\n"), "").is_empty(), "{flushed}");
+        assert_eq!(host.ask(&mut client, "PING\r\n"), "+PONG\r\n", "it hears nothing itself");
+        // Few commands are for who listens over RESP2, and all over RESP3.
+        let answer = host.ask(&mut listener, "GET a\r\nPING\r\nPING x\r\nSUBSCRIBE other\r\nNONSENSE\r\nGET\r\n");
+        assert_eq!(
+            answer,
+            "-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n\
+             *2\r\n$4\r\npong\r\n$0\r\n\r\n*2\r\n$4\r\npong\r\n$1\r\nx\r\n\
+             -ERR there is no channel but __redis__:invalidate, for the notices of CLIENT TRACKING\r\n\
+             -ERR unknown command 'NONSENSE', with args beginning with: \r\n\
+             -ERR wrong number of arguments for 'get' command\r\n"
+        );
+        let answer = host.ask(&mut listener, "UNSUBSCRIBE other __redis__:invalidate\r\nGET a\r\nUNSUBSCRIBE\r\n");
+        assert_eq!(
+            answer,
+            "*3\r\n$11\r\nunsubscribe\r\n$5\r\nother\r\n:1\r\n\
+             *3\r\n$11\r\nunsubscribe\r\n$20\r\n__redis__:invalidate\r\n:0\r\n$-1\r\n*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
+        );
+    }
+}
+
+#[test]
+fn a_connection_that_is_not_there_hears_no_notices() {
+    const NOBODY: &str = "-ERR The client ID you want redirect to does not exist, or has not subscribed to \
+                          __redis__:invalidate\r\n";
+    for cores in 1..4 {
+        let mut host = Host::new(cores, LIMITS);
+        let (mut client, idle) = (host.connect(0, Scope::Host), host.connect(cores - 1, Scope::Host));
+        let idle_id = host.nodes[cores - 1].session(idle.id).unwrap().id;
+        for id in [idle_id.to_string(), "77".into(), "-1".into(), i64::MAX.to_string()] {
+            for mode in ["", "BCAST"] {
+                let script = format!("CLIENT TRACKING ON REDIRECT {id} {mode}\r\n");
+                assert_eq!(host.ask(&mut client, script), NOBODY, "{id} {mode}");
+                assert_eq!(host.ask(&mut client, "CLIENT GETREDIR\r\n"), ":-1\r\n");
+            }
+        }
+        assert!(
+            host.nodes.iter().all(|node| node.snapshot().tracking_clients == 0 && node.readers.held_bytes() < 2000)
+        );
+        for bad in ["REDIRECT", "REDIRECT x", "REDIRECT 1 REDIRECT 2"] {
+            assert!(host.ask(&mut client, format!("CLIENT TRACKING ON {bad}\r\n")).starts_with("-ERR"), "{bad}");
+        }
+    }
+}
+
+#[test]
+fn who_has_lost_its_listener_is_told_if_it_can_be() {
+    for cores in 1..3 {
+        let mut host = Host::new(cores, LIMITS);
+        let mut writer = host.connect(0, Scope::Host);
+        let (heard, id) = listener(&mut host, cores - 1);
+        let mut clients = ["HELLO 3\r\n", "PING\r\n"].map(|first| {
+            let mut client = host.connect(0, Scope::Host);
+            let answer =
+                host.ask(&mut client, format!("{first}CLIENT TRACKING ON REDIRECT {id}\r\nGET a\r\nGET b\r\n"));
+            assert!(answer.contains("+OK\r\n"));
+            client
+        });
+        host.nodes[heard.core].end(heard.id);
+        host.ask(&mut writer, "SET a 1\r\nSET b 1\r\n");
+        let pushed = host.ask(&mut clients[0], "CLIENT TRACKINGINFO\r\n");
+        assert!(pushed.starts_with(&format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n%3\r\n")), "{pushed}");
+        let info = host.ask(&mut clients[1], "CLIENT TRACKINGINFO\r\n");
+        assert!(info.starts_with("*6\r\n") && info.contains("broken_redirect"), "{info}");
+        // Another one can be named.
+        let (mut heard, id) = listener(&mut host, 0);
+        for client in &mut clients {
+            host.ask(client, format!("CLIENT TRACKING ON REDIRECT {id}\r\nGET a\r\n"));
+        }
+        host.ask(&mut writer, "DEL a\r\n");
+        assert_eq!(host.ask(&mut heard, ""), format!("{MESSAGE}*1\r\n$1\r\na\r\n").repeat(2));
+    }
+}
+
+/// A change between the request and the answer of the core at which the listener is, of a key that was read behind the request.
+#[test]
+fn a_change_before_the_listener_is_found_is_not_forgotten() {
+    let mut host = Host::new(2, LIMITS);
+    let (mut heard, id) = listener(&mut host, 1);
+    let key = key_on(&host, 0, 0);
+    let mut client = host.connect(0, Scope::Core);
+    host.feed(&client, format!("CLIENT TRACKING ON REDIRECT {id}\r\nGET {key}\r\n").as_bytes());
+    let mut writer = host.connect(0, Scope::Core);
+    host.feed(&writer, &words(&format!("SET {key} v")));
+    host.nodes[0].tell_readers();
+    assert_eq!(host.ask(&mut heard, ""), format!("{MESSAGE}*-1\r\n"));
+    assert_eq!(host.ask(&mut client, ""), "+OK\r\n$-1\r\n");
+    host.settle(&mut writer);
 }
