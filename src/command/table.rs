@@ -85,6 +85,7 @@ pub enum SessionCommand {
     Ping,
     Echo,
     Hello,
+    Auth,
     Select,
     Quit,
     Time,
@@ -179,6 +180,11 @@ impl Flags {
     /// Whether the command reads keys and changes nothing.
     pub const fn reads(self) -> bool {
         self.has(READ)
+    }
+
+    /// Whether the command is executed before the client has given a password.
+    pub const fn needs_no_password(self) -> bool {
+        self.has(NO_AUTH)
     }
 
     /// The names that `COMMAND` answers.
@@ -391,7 +397,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 78] = [
+const ROWS: [Spec; 79] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -428,6 +434,7 @@ const ROWS: [Spec; 78] = [
     row("ping", -1, FAST, Connection, "1.0.0", "O(1)", Session(S::Ping), "Answers PONG, or the argument."),
     row("echo", 2, ALWAYS_FAST, Connection, "1.0.0", "O(1)", Session(S::Echo), "Answers the argument."),
     row("hello", -1, HANDSHAKE, Connection, "6.0.0", "O(1)", Session(S::Hello), "Chooses RESP2 or RESP3 and tells about the server."),
+    row("auth", -2, HANDSHAKE, Connection, "1.0.0", "O(N) with N passwords", Session(S::Auth), "Gives the password that the server asks for."),
     row("select", 2, ALWAYS_FAST, Connection, "1.0.0", "O(1)", Session(S::Select), "Accepts database 0, the only one."),
     row("quit", -1, HANDSHAKE, Connection, "1.0.0", "O(1)", Session(S::Quit), "Closes the connection."),
     row("readonly", 1, ALWAYS_FAST, Connection, "3.0.0", "O(1)", Session(S::ReadOnly), "Allows reads from replicas on this connection."),

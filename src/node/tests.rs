@@ -7,6 +7,7 @@
 //! order that a test or a seed decides, and [`replies`] cuts what a client got
 //! into replies to compare with those of one core that was given everything at once.
 
+mod auth;
 mod bounds;
 mod http;
 mod limits;
@@ -102,7 +103,15 @@ impl Host {
             };
             let topology = topology.clone();
             Node::new(
-                NodeConfig { core, topology, limits, bounds: Bounds::default(), server, hasher: hasher.clone() },
+                NodeConfig {
+                    core,
+                    topology,
+                    limits,
+                    bounds: Bounds::default(),
+                    passwords: None,
+                    server,
+                    hasher: hasher.clone(),
+                },
                 Shard::new(config).unwrap(),
             )
         };

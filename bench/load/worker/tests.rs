@@ -158,7 +158,7 @@ fn node() -> Node {
         hello: "ringfence 7.0.15".into(),
     };
     Node::new(
-        NodeConfig { core: 0, topology, limits, bounds: Default::default(), server, hasher },
+        NodeConfig { core: 0, topology, limits, bounds: Default::default(), passwords: None, server, hasher },
         shard.expect("there is memory"),
     )
 }
