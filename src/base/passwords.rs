@@ -43,10 +43,9 @@ impl fmt::Display for PasswordsError {
             Self::TooMany => {
                 write!(f, "there are more than {PASSWORDS_MAX} passwords in it: keep those that are in use")
             }
-            Self::TooLong(line) => write!(
-                f,
-                "the password in line {line} is longer than {PASSWORD_BYTES_MAX} bytes: choose a shorter one"
-            ),
+            Self::TooLong(line) => {
+                write!(f, "the password in line {line} is longer than {PASSWORD_BYTES_MAX} bytes: choose a shorter one")
+            }
             Self::Unfit(line) => write!(
                 f,
                 "line {line} begins or ends with a space or has a control character, which not every client could \
@@ -149,7 +148,10 @@ mod tests {
         assert_eq!(refusal(b""), PasswordsError::Empty);
         assert_eq!(refusal(b"\r\n\n"), PasswordsError::Empty);
         assert_eq!(refusal(&b"x\n".repeat(PASSWORDS_MAX + 1)), PasswordsError::TooMany);
-        assert_eq!(refusal(&[b"a\n".to_vec(), vec![b'x'; PASSWORD_BYTES_MAX + 1]].concat()), PasswordsError::TooLong(2));
+        assert_eq!(
+            refusal(&[b"a\n".to_vec(), vec![b'x'; PASSWORD_BYTES_MAX + 1]].concat()),
+            PasswordsError::TooLong(2)
+        );
         for unfit in [&b"a\n b"[..], b"a\nb ", b"a\nb\tc", b"a\nb\r\r", b"a\nb\0"] {
             assert_eq!(refusal(unfit), PasswordsError::Unfit(2), "{unfit:?}");
         }

@@ -28,7 +28,8 @@ impl Config {
             self.refuse(KEY, format!("{name} cannot be read: {error}: {remedy}"))
         })?;
         if text.len() > Passwords::TEXT_BYTES_MAX {
-            let reason = format!("{name} has more than {} bytes: it is no list of passwords", Passwords::TEXT_BYTES_MAX);
+            let reason =
+                format!("{name} has more than {} bytes: it is no list of passwords", Passwords::TEXT_BYTES_MAX);
             return Err(self.refuse(KEY, reason));
         }
         let passwords = Passwords::parse(&text).map_err(|error| self.refuse(KEY, format!("{name}: {error}")))?;

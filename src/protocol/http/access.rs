@@ -12,8 +12,7 @@ use super::status::{Refusal, Status};
 use crate::base::Passwords;
 
 /// What a refusal tells about how to give a password, as fields of its head.
-pub(super) const CHALLENGES: &str =
-    "WWW-Authenticate: Bearer realm=\"ringfence\"\r\nWWW-Authenticate: Basic realm=\"ringfence\", charset=\"UTF-8\"\r\n";
+pub(super) const CHALLENGES: &str = "WWW-Authenticate: Bearer realm=\"ringfence\"\r\nWWW-Authenticate: Basic realm=\"ringfence\", charset=\"UTF-8\"\r\n";
 
 /// Refuses a request that has not one of the `passwords` and needs it.
 pub(super) fn check(head: &Head<'_>, passwords: &Passwords) -> Result<(), Refusal> {
@@ -58,7 +57,8 @@ mod tests {
     use super::*;
     use crate::protocol::http::{Limits, Parser, Progress};
 
-    const LIMITS: Limits = Limits { key_bytes_max: 20, value_bytes_max: 100, json_bytes_max: 300, reply_bytes_max: 400 };
+    const LIMITS: Limits =
+        Limits { key_bytes_max: 20, value_bytes_max: 100, json_bytes_max: 300, reply_bytes_max: 400 };
 
     fn passwords() -> Passwords {
         Passwords::parse(b"open sesame\nb:c\n").unwrap()
@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn only_the_description_is_open_and_not_for_bodies() {
         let status = |bytes: &[u8]| statuses(bytes, 1 << 20).remove(0);
-        for open in ["GET /openapi.json", "HEAD /openapi.json?x", "DELETE /openapi%2ejson", "GET http://h/openapi.json"] {
+        for open in ["GET /openapi.json", "HEAD /openapi.json?x", "DELETE /openapi%2ejson", "GET http://h/openapi.json"]
+        {
             assert_eq!(status(&head(open, "")), "", "{open}");
         }
         for closed in ["GET /", "GET /v1/cache/openapi.json", "GET /v1/cache/a", "GET /x/../openapi.json", "GET /%zz"] {
@@ -160,7 +161,11 @@ mod tests {
         .concat();
         let denied = "401 Unauthorized";
         for piece in [1, 2, 3, 7, 100, 997] {
-            assert_eq!(statuses(&stream, piece), [denied, "", denied, "", denied, denied, ""], "{piece} bytes at a time");
+            assert_eq!(
+                statuses(&stream, piece),
+                [denied, "", denied, "", denied, denied, ""],
+                "{piece} bytes at a time"
+            );
         }
     }
 
@@ -168,7 +173,8 @@ mod tests {
     fn a_body_that_cannot_be_passed_over_ends_the_connection() {
         let expects = head("PUT /v1/cache/k", "Content-Length: 5\r\nExpect: 100-continue\r\n");
         assert_eq!(statuses(&expects, 1 << 20), ["401 Unauthorized"]);
-        let chunked = |body: &str| [head("PUT /k", "Transfer-Encoding: chunked\r\n"), body.as_bytes().to_vec()].concat();
+        let chunked =
+            |body: &str| [head("PUT /k", "Transfer-Encoding: chunked\r\n"), body.as_bytes().to_vec()].concat();
         let digits = "1".repeat(1100);
         for bad in ["x\r\n", "2\r\nabc\r\n", "1\nx", &digits, &format!("0\r\n{}", "x: y\r\n".repeat(3000))] {
             assert_eq!(statuses(&chunked(bad), 100), ["401 Unauthorized", "400 Bad Request"], "{bad}");
