@@ -88,7 +88,7 @@ fn nothing_is_executed_before_a_password_is_right() {
         assert!(host.ask(&mut client, words(line)).starts_with("-NOAUTH HELLO must be called with the client already"));
     }
     assert_eq!(failures(&host), 4);
-    assert_eq!(host.ask(&mut client, words(&format!("auth secret"))), "+OK\r\n");
+    assert_eq!(host.ask(&mut client, words("auth secret")), "+OK\r\n");
     assert_eq!(host.ask(&mut client, words(&format!("set {key} v"))), "+OK\r\n");
     assert_eq!((client.core, client.moves), (1, 1), "its first key places it now");
     assert_eq!(host.ask(&mut client, words("client getname")), "$-1\r\n");
