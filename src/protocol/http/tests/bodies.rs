@@ -187,6 +187,7 @@ fn the_description_names_every_code() {
     let codes: Vec<&str> = codes.as_array().unwrap().iter().filter_map(|code| code.as_str()).collect();
     let all = [
         Status::BadRequest,
+        Status::Unauthorized,
         Status::NotFound,
         Status::MethodNotAllowed,
         Status::NotAcceptable,
