@@ -37,7 +37,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         print!("{}", config.print());
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = config.plan(&HostFacts::read()?, CORE_MEMORY)?;
+    let mut plan = config.plan(&HostFacts::read()?, CORE_MEMORY)?;
+    let passwords = config.passwords(&mut plan.notes)?;
     if cli.check_config {
         print!("{plan}");
         return Ok(ExitCode::SUCCESS);
@@ -49,7 +50,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if let Some(cpu) = plan.control_cpu {
         core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
     }
-    let server = Arc::new(Server::start(&plan)?);
+    let server = Arc::new(Server::start(&plan, passwords)?);
     let admin = plan.listen.admin.map(|address| {
         Admin::start(address, server.clone()).map_err(|error| {
             format!("listen.admin_port: cannot listen on {address}: {error}: choose another port, or 0 for none")

@@ -3,11 +3,13 @@
 
 pub mod glob;
 pub mod hash;
+pub mod passwords;
 pub mod rng;
 pub mod slot;
 pub mod time;
 pub mod units;
 
 pub use hash::{KeyHash, KeyHasher};
+pub use passwords::Passwords;
 pub use slot::{SLOT_COUNT, Slot};
 pub use time::UnixMillis;

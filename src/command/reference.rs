@@ -6,10 +6,11 @@ use std::fmt::Write;
 use super::table::{Group, KeyRange, SPECS, Spec};
 
 /// The groups in the order of their headings, each with what it is about.
-const GROUPS: [(Group, &str); 5] = [
+const GROUPS: [(Group, &str); 6] = [
     (Group::String, "Values: every value is a string of bytes."),
     (Group::Generic, "Keys, whatever their values."),
     (Group::Connection, "The connection itself."),
+    (Group::Pubsub, "Messages: the notices of `CLIENT TRACKING`, on one channel."),
     (Group::Server, "The server and all of its keys."),
     (Group::Cluster, "The host's cores as the nodes of a cluster."),
 ];

@@ -89,6 +89,7 @@ pub enum SessionCommand {
     Ping,
     Echo,
     Hello,
+    Auth,
     Select,
     Quit,
     Time,
@@ -192,6 +193,11 @@ impl Flags {
     /// Whether the command reads keys and changes nothing.
     pub const fn reads(self) -> bool {
         self.has(READ)
+    }
+
+    /// Whether the command is executed before the client has given a password.
+    pub const fn needs_no_password(self) -> bool {
+        self.has(NO_AUTH)
     }
 
     /// The names that `COMMAND` answers.
@@ -411,7 +417,7 @@ use SessionCommand as S;
 pub static SPECS: &[Spec] = &ROWS;
 
 #[rustfmt::skip]
-const ROWS: [Spec; 80] = [
+const ROWS: [Spec; 81] = [
     row("get", 2, READ_FAST, Str, "1.0.0", "O(1)", Key(syntax::get), "Answers the value of a key."),
     row("set", -3, STORE, Str, "1.0.0", "O(1)", Key(syntax::set), "Stores a value, with a deadline or a condition if asked."),
     row("setex", 4, STORE, Str, "2.0.0", "O(1)", Key(syntax::setex), "Stores a value that expires after some seconds."),
@@ -448,6 +454,7 @@ const ROWS: [Spec; 80] = [
     row("ping", -1, FAST, Connection, "1.0.0", "O(1)", Session(S::Ping), "Answers PONG, or the argument."),
     row("echo", 2, ALWAYS_FAST, Connection, "1.0.0", "O(1)", Session(S::Echo), "Answers the argument."),
     row("hello", -1, HANDSHAKE, Connection, "6.0.0", "O(1)", Session(S::Hello), "Chooses RESP2 or RESP3 and tells about the server."),
+    row("auth", -2, HANDSHAKE, Connection, "1.0.0", "O(N) with N passwords", Session(S::Auth), "Gives the password that the server asks for."),
     row("subscribe", -2, LISTEN, Pubsub, "2.0.0", "O(1)", Action::Sweep(Sweep::Subscribe), "Lets the connection hear the notices of CLIENT TRACKING … REDIRECT, on the channel __redis__:invalidate."),
     row("unsubscribe", -1, LISTEN, Pubsub, "2.0.0", "O(1)", Action::Sweep(Sweep::Unsubscribe), "Lets the connection hear no more."),
     row("select", 2, ALWAYS_FAST, Connection, "1.0.0", "O(1)", Session(S::Select), "Accepts database 0, the only one."),

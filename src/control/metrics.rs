@@ -178,6 +178,7 @@ const METRICS: &[Metric] = &[
         Counter(|s| s.steered),
     ),
     row("ringfence_parse_errors_total", "Requests that did not follow the protocol.", Counter(|s| s.parse_errors)),
+    row("ringfence_auth_failures_total", "Passwords given that were not right.", Counter(|s| s.auth_failures)),
     row(
         "ringfence_limit_errors_total",
         "Requests or connections refused because of a limit.",

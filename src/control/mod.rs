@@ -10,6 +10,7 @@ pub mod host;
 pub mod logging;
 pub mod metrics;
 pub mod panic;
+pub mod passwords;
 pub mod plan;
 
 pub use config::{Config, ConfigError};

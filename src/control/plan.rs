@@ -167,10 +167,12 @@ impl Config {
         let ports = self.plan_ports(cpus.len())?;
         let (connections, file_descriptors) = self.plan_connections(cpus.len(), facts, &mut notes)?;
         if !self.listen.bind.is_loopback() {
-            notes.push(format!(
-                "listen.bind is {}: whoever reaches it may read and delete everything, so keep it behind a firewall",
-                self.listen.bind
-            ));
+            let who = if self.auth.password_file.is_empty() {
+                "whoever reaches it may read and delete everything, so set auth.password_file and"
+            } else {
+                "passwords and values go unencrypted, so"
+            };
+            notes.push(format!("listen.bind is {}: {who} keep it behind a firewall", self.listen.bind));
         }
         let limits = &self.limits;
         Ok(Plan {

@@ -19,7 +19,7 @@ use super::idle::{IdlePolicy, Loop};
 use super::listen::{check_free, listen};
 use super::mesh::Mesh;
 use super::ring::{Ring, eventfd};
-use crate::base::{KeyHasher, UnixMillis};
+use crate::base::{KeyHasher, Passwords, UnixMillis};
 use crate::control::admin::CoreDirectory;
 use crate::control::config::values::HugePages;
 use crate::control::plan::{CoreMemory, CorePlan, Plan};
@@ -169,16 +169,17 @@ struct CoreSetup {
 }
 
 impl Server {
-    /// Starts all cores and waits until each listens.
+    /// Starts all cores and waits until each listens. If there are `passwords`, clients must know one.
     ///
     /// # Errors
     /// Whatever keeps a core from serving; nothing is left running.
-    pub fn start(plan: &Plan) -> Result<Server, StartError> {
+    pub fn start(plan: &Plan, passwords: Option<Passwords>) -> Result<Server, StartError> {
         map_large_allocations();
         // A ring made and dropped here says clearly what an executor's thread could not.
         Ring::new().map_err(StartError::Ring)?;
         let seed = random_seed();
         let topology = topology(plan, seed)?;
+        let passwords = passwords.map(Arc::new);
         let mut sockets = open_sockets(plan)?;
         let limit = Arc::new(ConnectionLimit { open: AtomicUsize::new(0), max: plan.limits.connections });
         let (made, all_made) = channel();
@@ -212,6 +213,7 @@ impl Server {
                     limits: limits(plan),
                     bounds: Bounds::new(plan.expiry.jitter_ppm, plan.expiry.rules.clone()),
                     copy_share_ppm: plan.copy_share_ppm,
+                    passwords: passwords.clone(),
                     server,
                     hasher: hasher.clone(),
                 },

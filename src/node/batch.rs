@@ -3,6 +3,7 @@
 //! executed, so that their memory misses overlap.
 
 use super::Node;
+use super::auth::NO_AUTH;
 use super::inflow::Inflow;
 use super::mailbox::ConnId;
 use super::readers::Reader;
@@ -162,8 +163,12 @@ impl Node {
             let view = &rest[..rest.len().min(session.parser.position().max(need) + PARSE_BYTES_MAX)];
             need = 0;
             let stop = batch.parse(self, session, view);
-            self.prefetch(&batch);
-            let executed = self.execute(id, session, slice, &batch, view);
+            let executed = if session.authenticated {
+                self.prefetch(&batch);
+                self.execute(id, session, slice, &batch, view)
+            } else {
+                self.execute_unauthenticated(session, &batch, view)
+            };
             if executed < batch.items.len() || session.gathering.is_some() {
                 // What was parsed behind this point is parsed again later.
                 session.parser = Parser::default();
@@ -283,14 +288,34 @@ impl Node {
             if i > 0 && (!self.may_run(session) || self.is_over(slice, session)) {
                 return i;
             }
-            let buffer = if item.inline { &batch.inline } else { &input[item.start..item.end] };
-            let args = Args::new(buffer, &batch.spans[item.first_span as usize..item.last_span as usize]);
+            let args = batch.args(item, input);
             if item.owner != NO_OWNER && !self.belongs_here(session, item.at, item.owner) {
                 return i;
             }
             self.dispatch(id, session, args, item);
         }
         batch.items.len()
+    }
+
+    /// Executes the one request of a batch whose client has given no password yet, if it needs none.
+    #[cold]
+    fn execute_unauthenticated(&mut self, session: &mut Session, batch: &Batch, input: &[u8]) -> usize {
+        let Some(item) = batch.items.first() else { return 0 };
+        let args = batch.args(item, input);
+        let Some(spec) = item.spec else {
+            self.unknown_command(session, args);
+            return 1;
+        };
+        self.count_request(family(spec));
+        if let Some(spec) = accepted(session, args, spec) {
+            match spec.action {
+                Action::Session(command) if spec.flags.needs_no_password() => {
+                    self.on_session(session, args, spec, command);
+                }
+                _ => reply(session, "").error(NO_AUTH),
+            }
+        }
+        1
     }
 
     /// Places a plain connection by its first keyed request: whether it may be executed here.
@@ -336,16 +361,7 @@ impl Node {
 
     /// Commands that no key decides: rare enough to be looked up in full.
     fn on_other(&mut self, id: ConnId, session: &mut Session, args: Args<'_>, spec: &'static Spec) {
-        let mut spec = spec;
-        if args.len() > 1 && (spec.is_container() || spec.name == "command") {
-            match table::find_subcommand(spec.name, args.get(1)) {
-                Some(sub) => spec = sub,
-                None => return unknown_subcommand(session, spec.name, args.get(1)),
-            }
-            if !spec.accepts(args.len()) {
-                return wrong_arity(session, spec.name);
-            }
-        }
+        let Some(spec) = accepted(session, args, spec) else { return };
         match spec.action {
             Action::Sweep(sweep) => self.on_sweep(id, session, args, spec, sweep),
             Action::Session(command) => self.on_session(session, args, spec, command),
@@ -411,6 +427,13 @@ fn move_in_time(spans: &mut Vec<Span>) {
 const NO_OWNER: usize = usize::MAX;
 
 impl Batch {
+    /// The arguments of one of its requests.
+    #[inline]
+    fn args<'a>(&'a self, item: &Item, input: &'a [u8]) -> Args<'a> {
+        let buffer = if item.inline { &self.inline } else { &input[item.start..item.end] };
+        Args::new(buffer, &self.spans[item.first_span as usize..item.last_span as usize])
+    }
+
     /// Parses requests from the start of `input`.
     #[inline]
     fn parse(&mut self, node: &Node, session: &mut Session, input: &[u8]) -> Stop {
@@ -425,14 +448,17 @@ impl Batch {
         }
         self.consumed = 0;
         let mut first = 0;
-        while self.items.len() < BATCH_MAX {
+        // What follows a password may be more than what comes before it: it is read when that is executed.
+        let (limits, items_max) =
+            if session.authenticated { (&node.resp_limits, BATCH_MAX) } else { (&node.unauthenticated_limits, 1) };
+        while self.items.len() < items_max {
             let start = self.consumed;
             if start == input.len() {
                 session.need = 1;
                 return Stop::Incomplete;
             }
             let rest = &input[start..];
-            match session.parser.advance(rest, &node.resp_limits, &mut self.spans) {
+            match session.parser.advance(rest, limits, &mut self.spans) {
                 Progress::Done(Frame::Array, length) => {
                     self.consumed += length;
                     self.push(node, &input[start..start + length], start, first, false);
@@ -459,7 +485,7 @@ impl Batch {
                     }
                 }
                 Progress::Incomplete(need) => {
-                    let is_long = need >= node.limits.stream_bytes_min;
+                    let is_long = need >= node.limits.stream_bytes_min && session.authenticated;
                     if is_long && let Some(inflow) = node.find_inflow(&session.parser, rest, &self.spans[first..]) {
                         self.spans.truncate(first);
                         session.parser = Parser::default();
@@ -476,9 +502,15 @@ impl Batch {
                     session.need = need;
                     return Stop::Incomplete;
                 }
+                Progress::Oversize(..) if !session.authenticated => {
+                    return Stop::Malformed(ProtocolError::UnauthenticatedBulk);
+                }
                 Progress::Oversize(skipper, used) => {
                     self.spans.truncate(first);
                     return Stop::Oversize(skipper, used);
+                }
+                Progress::Malformed(ProtocolError::Arguments(_)) if !session.authenticated => {
+                    return Stop::Malformed(ProtocolError::UnauthenticatedMultibulk);
                 }
                 Progress::Malformed(error) => return Stop::Malformed(error),
             }
@@ -530,6 +562,23 @@ fn refuse_listener(session: &mut Session, args: Args<'_>, spec: &Spec) {
 
 pub(super) fn wrong_arity(session: &mut Session, name: &str) {
     reply(session, "").error(format!("ERR wrong number of arguments for '{name}' command"));
+}
+
+/// The command that `args` call, a subcommand where it has some; `None` if that was refused.
+fn accepted(session: &mut Session, args: Args<'_>, spec: &'static Spec) -> Option<&'static Spec> {
+    let mut spec = spec;
+    if args.len() > 1 && (spec.is_container() || spec.name == "command") {
+        let Some(sub) = table::find_subcommand(spec.name, args.get(1)) else {
+            unknown_subcommand(session, spec.name, args.get(1));
+            return None;
+        };
+        spec = sub;
+    }
+    let accepts = spec.accepts(args.len());
+    if !accepts {
+        wrong_arity(session, spec.name);
+    }
+    accepts.then_some(spec)
 }
 
 fn unknown_subcommand(session: &mut Session, name: &str, sub: &[u8]) {

@@ -1,6 +1,7 @@
 //! Commands that the session answers itself: about the connection, the server and
 //! the command table.
 
+use super::auth::NO_HELLO;
 use super::batch::reply;
 use super::session::{Scope, Session, State};
 use super::{Node, tracking};
@@ -27,6 +28,7 @@ impl Node {
         let done = match command {
             S::Ping => ping(session, args),
             S::Hello => self.hello(session, args),
+            S::Auth => self.auth(session, args),
             S::Select => select(session, args),
             S::ClientSetName => set_name(session, args.get(2)),
             S::ClientSetInfo => client_set_info(session, args),
@@ -117,10 +119,7 @@ impl Node {
         let mut name = None;
         while i < args.len() {
             if args.is(i, "auth") && i + 2 < args.len() {
-                // Without a password the default user may say anything, as in redis-server.
-                if args.get(i + 1) != b"default" {
-                    return Err(SyntaxError::Other("WRONGPASS invalid username-password pair or user is disabled."));
-                }
+                self.authenticate(session, args.get(i + 1), args.get(i + 2))?;
                 i += 3;
             } else if args.is(i, "setname") && i + 1 < args.len() {
                 check_name(args.get(i + 1))?;
@@ -131,6 +130,9 @@ impl Node {
                 reply(session, "").error(format!("ERR Syntax error in HELLO option '{option}'"));
                 return Ok(());
             }
+        }
+        if !session.authenticated {
+            return Err(NO_HELLO);
         }
         // Over RESP2 it was told of nothing.
         let was_deaf = session.version == Version::Resp2 && version == Version::Resp3 && session.redirects_to() == 0;

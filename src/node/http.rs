@@ -64,7 +64,7 @@ impl Node {
             if rest.is_empty() {
                 break;
             }
-            match session.http.advance(rest, &self.http_limits) {
+            match session.http.advance(rest, &self.http_limits, self.passwords.as_deref()) {
                 Progress::Skipped(used) => consumed += used,
                 Progress::Incomplete { need, invite } => {
                     session.need = need;
@@ -75,7 +75,9 @@ impl Node {
                 }
                 Progress::Refused(refusal, used) => {
                     consumed += used;
-                    if refusal.status == Status::TooLarge || refusal.status == Status::HeadTooLarge {
+                    if refusal.status == Status::Unauthorized {
+                        self.count_denied(&refusal);
+                    } else if refusal.status == Status::TooLarge || refusal.status == Status::HeadTooLarge {
                         self.counters.limit_errors += 1;
                     } else {
                         self.counters.parse_errors += 1;
@@ -98,7 +100,11 @@ impl Node {
     fn on_http_request(&mut self, id: ConnId, session: &mut Session, request: Request<'_>) -> bool {
         let (close, bodiless) = (request.head.close, request.head.is_head());
         let response = Response::ok(close, bodiless);
-        match Call::of(request, &self.http_limits) {
+        let call = Call::of(request, &self.http_limits);
+        if !session.authenticated && !matches!(call, Ok(Call::Description) | Err(_)) {
+            session.authenticated = true;
+        }
+        match call {
             Ok(Call::Key(call)) => {
                 let place = self.locate(&call.key);
                 if !self.belongs_here(session, place.0, place.1) {
@@ -139,6 +145,13 @@ impl Node {
             session.state = State::Draining;
         }
         true
+    }
+
+    /// Counts a request without a password that is right. It is work, as much as a request that is carried out.
+    #[cold]
+    fn count_denied(&mut self, refusal: &Refusal) {
+        self.count_request(Family::Other);
+        self.counters.auth_failures += u64::from(refusal.wrong_password);
     }
 
     fn on_http_report(&mut self, id: ConnId, session: &mut Session, close: bool, report: Report) {

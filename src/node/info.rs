@@ -139,6 +139,7 @@ fn stats(_: &Node, _: &Session, cores: &[CoreSnapshot]) -> Vec<(String, String)>
         field("fill_waits_total", sum(cores, |c| c.waits)),
         field("fill_waiters", sum(cores, |c| c.waiting)),
         field("protocol_errors_total", sum(cores, |c| c.parse_errors)),
+        field("auth_failures_total", sum(cores, |c| c.auth_failures)),
         field("limit_errors_total", sum(cores, |c| c.limit_errors)),
     ];
     for (i, family) in Family::names().iter().enumerate() {

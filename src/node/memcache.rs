@@ -61,6 +61,11 @@ impl Node {
                 break;
             }
             let rest = &input[consumed..];
+            if !session.authenticated {
+                let Some(used) = self.on_handshake(session, rest) else { break };
+                consumed += used;
+                continue;
+            }
             let stop = batch.parse(self, session, rest);
             self.prefetch_requests(&batch);
             let executed = self.execute_requests(id, session, slice, &batch, rest);
@@ -212,6 +217,7 @@ impl Node {
             // Writes, those that stored nothing included.
             ("total_items", sum(|c| c.ops[Family::Write as usize])),
             ("evictions", sum(|c| c.evicted)),
+            ("auth_errors", sum(|c| c.auth_failures)),
         ];
         let mut text = String::new();
         let _ = write!(text, "STAT version {VERSION}\r\n");

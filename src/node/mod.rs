@@ -10,6 +10,7 @@
 //!
 //! Large values pass in pieces: in by `inflow`, out by `stream`.
 
+mod auth;
 mod batch;
 pub mod bounds;
 mod cluster;
@@ -61,7 +62,7 @@ use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
 use waiters::Waiters;
 
-use crate::base::{KeyHasher, UnixMillis};
+use crate::base::{KeyHasher, Passwords, UnixMillis};
 use crate::engine::{At, Policy, Shard};
 use crate::protocol;
 use crate::protocol::resp;
@@ -122,6 +123,8 @@ pub struct NodeConfig {
     pub bounds: Bounds,
     /// From which part of a core's load on other cores have copies of a key, in millionths; 0 for never.
     pub copy_share_ppm: u32,
+    /// What clients must know, if anything.
+    pub passwords: Option<Arc<Passwords>>,
     /// What to say about the server.
     pub server: ServerInfo,
     /// The seed that all cores share.
@@ -176,7 +179,10 @@ pub struct Node {
     topology: Topology,
     limits: Limits,
     resp_limits: resp::Limits,
+    /// The same before a client has given a password.
+    unauthenticated_limits: resp::Limits,
     http_limits: protocol::http::Limits,
+    passwords: Option<Arc<Passwords>>,
     server: ServerInfo,
     hasher: KeyHasher,
     bounds: Bounds,
@@ -222,14 +228,17 @@ pub struct Node {
 impl Node {
     /// A core with no connections.
     pub fn new(config: NodeConfig, shard: Shard) -> Self {
-        let NodeConfig { core, topology, mut limits, bounds, copy_share_ppm, server, hasher } = config;
+        let NodeConfig { core, topology, mut limits, bounds, copy_share_ppm, passwords, server, hasher } = config;
         limits.key_bytes_max = limits.key_bytes_max.min(shard.key_bytes_max());
         let cores = topology.cores().len();
+        let resp_limits = resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max };
         Self {
             core,
             limits,
             http_limits: http::limits(&limits, shard.budget_bytes()),
-            resp_limits: resp::Limits { args_max: limits.args_max, bulk_bytes_max: limits.value_bytes_max },
+            resp_limits,
+            unauthenticated_limits: resp_limits.unauthenticated(),
+            passwords,
             hasher,
             bounds,
             shard,
@@ -292,7 +301,9 @@ impl Node {
         let id = self.sessions_opened * cores + self.core as u64 + 1;
         self.sessions_opened += 1;
         self.counters.connections_total += 1;
-        self.insert(Box::new(Session::new(id, (scope, protocol), local_host)))
+        let mut session = Session::new(id, (scope, protocol), local_host);
+        session.authenticated = self.passwords.is_none();
+        self.insert(Box::new(session))
     }
 
     /// A session arrives from another core. What it had received is executed.
@@ -697,6 +708,7 @@ impl Node {
 
 #[inline]
 fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
+    let output_soft_bytes_max = auth::output_bytes_max(session, output_soft_bytes_max);
     session.state == State::Open
         && (session.move_to.is_none() || session.inflow.is_some())
         && session.gathering.is_none()

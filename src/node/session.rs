@@ -107,6 +107,9 @@ pub struct Session {
     pub version: Version,
     /// The name given by `CLIENT SETNAME`.
     pub name: Vec<u8>,
+    /// Whether the client has given a password, or none is asked for. Requests of HTTP are checked one by one: there it
+    /// is whether any was right.
+    pub authenticated: bool,
     /// Whether it goes on.
     pub state: State,
     /// Where it belongs.
@@ -167,6 +170,7 @@ impl Session {
             local_host,
             version: Version::default(),
             name: Vec::new(),
+            authenticated: false,
             state: State::Open,
             steering: Steering::default(),
             move_to: None,

@@ -220,6 +220,8 @@ pub struct CoreSnapshot {
     pub steered: u64,
     /// Requests that did not follow the protocol.
     pub parse_errors: u64,
+    /// Passwords given that were not right.
+    pub auth_failures: u64,
     /// Requests or connections refused because of a limit.
     pub limit_errors: u64,
     /// Bytes received from clients.

@@ -7,6 +7,7 @@
 //! order that a test or a seed decides, and [`replies`] cuts what a client got
 //! into replies to compare with those of one core that was given everything at once.
 
+mod auth;
 mod bounds;
 mod copies;
 mod http;
@@ -113,6 +114,7 @@ impl Host {
                     limits,
                     bounds: Bounds::default(),
                     copy_share_ppm,
+                    passwords: None,
                     server,
                     hasher: hasher.clone(),
                 },

@@ -185,8 +185,8 @@ impl Generator {
                 "GET", "GET", "GET", "SET", "SET", "SET", "SET", "SETEX", "PSETEX", "SETNX", "MGET", "MSET", "GETDEL",
                 "GETEX", "GETEX", "APPEND", "STRLEN", "INCR", "INCRBY", "DECR", "DECRBY", "DEL", "UNLINK", "EXISTS",
                 "EXPIRE", "EXPIRE", "PEXPIRE", "PEXPIRE", "TTL", "PTTL", "PERSIST", "TYPE", "DBSIZE", "FLUSHALL",
-                "PING", "ECHO", "SELECT", "SCAN", "HELLO", "CLIENT", "CONFIG", "COMMAND", "CLUSTER", "TIME", "INFO",
-                "unknown",
+                "PING", "ECHO", "SELECT", "SCAN", "HELLO", "AUTH", "CLIENT", "CONFIG", "COMMAND", "CLUSTER", "TIME",
+                "INFO", "unknown",
             ],
         );
         let mut args = vec![self.cased(name)];
@@ -302,6 +302,10 @@ impl Generator {
                 if matches!(form, "2" | "3" | "3 SETNAME tester") {
                     compare = Compare::Hello;
                 }
+                args.extend(words(form));
+            }
+            "AUTH" => {
+                let form = pick(&mut self.rng, &["x", "default x", "default", "nobody x", "DEFAULT x", "default x y"]);
                 args.extend(words(form));
             }
             "CLIENT" => {

@@ -49,12 +49,12 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Appends `GET /v1/cache/{key}`.
+/// Appends `GET /v1/cache/{key}`, for the value as it is.
 pub(super) fn get(key: &[u8], head: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"GET ");
     path(key, out);
     out.extend_from_slice(head);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"Accept: application/octet-stream\r\n\r\n");
 }
 
 /// Appends `PUT /v1/cache/{key}` and the value. The time to live is in seconds with up to three decimal places.

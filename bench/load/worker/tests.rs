@@ -158,7 +158,16 @@ fn node() -> Node {
         hello: "ringfence 7.0.15".into(),
     };
     Node::new(
-        NodeConfig { core: 0, topology, limits, bounds: Default::default(), copy_share_ppm: 0, server, hasher },
+        NodeConfig {
+            core: 0,
+            topology,
+            limits,
+            bounds: Default::default(),
+            copy_share_ppm: 0,
+            passwords: None,
+            server,
+            hasher,
+        },
         shard.expect("there is memory"),
     )
 }

@@ -16,7 +16,7 @@ pub mod values;
 use std::path::Path;
 
 pub use error::ConfigError;
-pub use settings::{Config, CoreOverride, Cores, Expiry, Limits, Listen, Log, PrefixRule};
+pub use settings::{Auth, Config, CoreOverride, Cores, Expiry, Limits, Listen, Log, PrefixRule};
 pub use source::{Override, Sources};
 
 impl Config {

@@ -114,6 +114,8 @@ section! {
         listen: Listen,
         /// What clients may ask for.
         limits: Limits,
+        /// What clients must know.
+        auth: Auth,
         /// How long keys live.
         expiry: Expiry,
         /// The same for keys that begin with something.
@@ -168,8 +170,8 @@ section! {
 section! {
     /// Addresses and ports. A port of 0 is off.
     Listen {
-        /// The IP address to listen on, v4 or v6. "0.0.0.0" and "::" listen on every interface;
-        /// there are no passwords, so keep such a host behind a firewall.
+        /// The IP address to listen on, v4 or v6. "0.0.0.0" and "::" listen on every interface: give such a
+        /// host a password (`[auth]`), and keep it behind a firewall, because nothing is encrypted.
         bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
         /// The host name or address that cluster clients are told to connect to. Empty means the
         /// bind address or, where that is unspecified, the address that the client connected to.
@@ -223,6 +225,16 @@ section! {
 }
 
 section! {
+    /// What clients must know before they are served, by whichever protocol: docs/authentication.md.
+    Auth {
+        /// A file with a password in each line, of which clients give one: several, so that one can be exchanged for
+        /// another while clients still use both. At most 16 of at most 512 bytes. It is read once, at start; nobody but the
+        /// server's user should be able to read it. Empty means that no password is asked for. The admin port never asks.
+        password_file: String = String::new(),
+    }
+}
+
+section! {
     /// How long keys live, beside what their writers say. A length of "0s" is off.
     Expiry {
         /// By how much a time to live may be shortened, by chance: values that were stored together do not
@@ -266,12 +278,13 @@ section! {
 }
 
 /// All sections, in the order in which they are printed.
-pub(super) const SECTIONS: [SectionDoc; 8] = [
+pub(super) const SECTIONS: [SectionDoc; 9] = [
     SectionDoc { name: "", about: Config::ABOUT, keys: Config::KEYS, examples: &[] },
     SectionDoc { name: "cores", about: Cores::ABOUT, keys: Cores::KEYS, examples: &[] },
     SectionDoc { name: "core", about: CoreOverride::ABOUT, keys: CoreOverride::KEYS, examples: &CORE_EXAMPLES },
     SectionDoc { name: "listen", about: Listen::ABOUT, keys: Listen::KEYS, examples: &[] },
     SectionDoc { name: "limits", about: Limits::ABOUT, keys: Limits::KEYS, examples: &[] },
+    SectionDoc { name: "auth", about: Auth::ABOUT, keys: Auth::KEYS, examples: &[] },
     SectionDoc { name: "expiry", about: Expiry::ABOUT, keys: Expiry::KEYS, examples: &[] },
     SectionDoc { name: "prefix", about: PrefixRule::ABOUT, keys: PrefixRule::KEYS, examples: &PREFIX_EXAMPLES },
     SectionDoc { name: "log", about: Log::ABOUT, keys: Log::KEYS, examples: &[] },
@@ -306,6 +319,7 @@ impl Config {
             "cores" => Some(&self.cores),
             "listen" => Some(&self.listen),
             "limits" => Some(&self.limits),
+            "auth" => Some(&self.auth),
             "expiry" => Some(&self.expiry),
             "log" => Some(&self.log),
             _ => None,

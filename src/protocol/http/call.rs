@@ -14,6 +14,8 @@ use crate::command::{Ask, Claim, Expiry, Op, Remove, Store, StoreMode};
 const WAIT_MS_MAX: u32 = 60_000;
 /// Where the values are.
 const VALUES: &[u8] = b"/v1/cache/";
+/// Where all this is described.
+pub(super) const DESCRIPTION_PATH: &[u8] = b"/openapi.json";
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl<'a> Call<'a> {
             b"/v1/stats" => document(head, Call::Stats),
             b"/v1/hotkeys" => document(head, Call::HotKeys),
             b"/v1/cluster" => document(head, Call::Cluster),
-            b"/openapi.json" => document(head, Call::Description),
+            DESCRIPTION_PATH => document(head, Call::Description),
             path_bytes if path_bytes.starts_with(VALUES) => {
                 let key = match path {
                     Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[VALUES.len()..]),
@@ -270,13 +272,13 @@ fn query_ask(query: Option<&str>) -> Result<Ask, Refusal> {
 }
 
 /// Path and query. Scheme and host, which a request to a proxy has, are left out.
-fn split_target(target: &str) -> (&str, Option<&str>) {
+pub(super) fn split_target(target: &str) -> (&str, Option<&str>) {
     let scheme = ["http://", "https://"].into_iter().find_map(|scheme| target.strip_prefix(scheme));
     let local = scheme.map_or(target, |rest| rest.find(['/', '?']).map_or("/", |at| &rest[at..]));
     local.split_once('?').map_or((local, None), |(path, query)| (path, Some(query)))
 }
 
-fn percent_decoded(path: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+pub(super) fn percent_decoded(path: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     if !path.contains(&b'%') {
         return Ok(Cow::Borrowed(path));
     }

@@ -24,6 +24,8 @@ pub struct Head<'a> {
     pub if_match: Tags,
     /// Versions of which the value is to have none.
     pub if_none_match: Tags,
+    /// What `Authorization` says.
+    pub(super) authorization: Option<&'a [u8]>,
     /// Whether the body is compressed or the like.
     pub is_encoded: bool,
     pub(super) expects: bool,
@@ -107,6 +109,7 @@ struct Fold<'a> {
     expects: bool,
     is_encoded: bool,
     media: Option<&'a [u8]>,
+    authorization: Option<&'a [u8]>,
     accept: Accept,
     if_match: Tags,
     if_none_match: Tags,
@@ -143,6 +146,10 @@ impl<'a> Fold<'a> {
             if self.media.replace(parts(value).0).is_some() {
                 return Err(Refusal::bad("Content-Type is there twice"));
             }
+        } else if is("authorization") {
+            if self.authorization.replace(value).is_some() {
+                return Err(Refusal::bad("Authorization is there twice"));
+            }
         } else if is("accept") {
             items(value).for_each(|range| self.accept.add(range));
         } else if is("if-match") {
@@ -167,6 +174,7 @@ impl<'a> Fold<'a> {
             close: self.close || minor == 0,
             wants_raw: self.accept.prefers_raw(),
             media: self.media,
+            authorization: self.authorization,
             if_match: self.if_match,
             if_none_match: self.if_none_match,
             is_encoded: self.is_encoded,

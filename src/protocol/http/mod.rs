@@ -6,6 +6,7 @@
 //!           └─ Refused: mostly closes  └─ Refusal: the connection goes on
 //! ```
 
+mod access;
 mod call;
 mod encoder;
 mod head;
@@ -13,6 +14,7 @@ mod json;
 mod request;
 mod response;
 mod status;
+mod unwanted;
 
 #[cfg(test)]
 mod tests;

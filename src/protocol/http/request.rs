@@ -3,16 +3,20 @@
 //! ```text
 //! Head ──> Chunks ──┐   the walk over a chunked body, kept so that no chunk is looked at twice
 //!  │  ▲─────────────┘
-//!  └> Skip ───> Head    a body too long, passed over after its refusal
+//!  ├> Skip ───> Head    a body that is passed over after its refusal: it is too long, or a password is missing
+//!  └> Unwanted > Head    the same for a chunked body
 //! ```
 
 use std::borrow::Cow;
 
+use super::access;
 use super::head::{Framing, HEAD_BYTES_MAX, Head, parse_head};
 use super::status::{Refusal, Status};
+use super::unwanted::Unwanted;
+use crate::base::Passwords;
 
 /// The longest line in front of a chunk.
-const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+pub(super) const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
 
 /// What clients may demand, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -71,11 +75,12 @@ enum State {
     /// In a box: every session has a parser, and few have this.
     Chunks(Box<Chunks>),
     Skip(u64),
+    Unwanted(Unwanted),
 }
 
 impl Parser {
-    /// Looks at the input, which begins where the last request ended.
-    pub fn advance<'a>(&mut self, input: &'a [u8], limits: &Limits) -> Progress<'a> {
+    /// Looks at the input, which begins where the last request ended. If there are `passwords`, requests have one.
+    pub fn advance<'a>(&mut self, input: &'a [u8], limits: &Limits, passwords: Option<&Passwords>) -> Progress<'a> {
         if let State::Skip(left) = &mut self.state {
             let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
             *left -= used as u64;
@@ -83,6 +88,18 @@ impl Parser {
                 *self = Self::default();
             }
             return Progress::Skipped(used);
+        }
+        if let State::Unwanted(body) = &mut self.state {
+            return match body.pass(input) {
+                Ok((0, false)) => Progress::Incomplete { need: input.len() + 1, invite: false },
+                Ok((used, ended)) => {
+                    if ended {
+                        *self = Self::default();
+                    }
+                    Progress::Skipped(used)
+                }
+                Err(refusal) => Progress::Refused(refusal.closing(), input.len()),
+            };
         }
         if let State::Chunks(chunks) = &mut self.state
             && let Some(progress) = chunks.walk(input)
@@ -94,9 +111,14 @@ impl Parser {
             Ok(None) => return Progress::Incomplete { need: input.len() + 1, invite: false },
             Err(refusal) => return Progress::Refused(refusal.closing(), input.len()),
         };
+        if let Some(passwords) = passwords
+            && let Err(refusal) = access::check(&head, passwords)
+        {
+            return self.refuse_body(&head, refusal, length);
+        }
         let max = if head.is_raw() { limits.value_bytes_max } else { limits.json_bytes_max };
         match head.framing {
-            Framing::Length(body) if body > max as u64 => self.refuse_body(&head, body, max, length),
+            Framing::Length(body) if body > max as u64 => self.refuse_body(&head, too_large(max), length),
             Framing::Length(body) => {
                 let end = length + body as usize;
                 if input.len() < end {
@@ -133,10 +155,16 @@ impl Parser {
     }
 
     /// A client that waits for an invitation may send the body or not, so what follows is not known.
-    fn refuse_body<'a>(&mut self, head: &Head<'_>, body: u64, max: usize, length: usize) -> Progress<'a> {
+    fn refuse_body<'a>(&mut self, head: &Head<'_>, refusal: Refusal, length: usize) -> Progress<'a> {
         let close = head.close || head.expects;
-        *self = Self { state: if close { State::Head } else { State::Skip(body) }, invited: false };
-        Progress::Refused(Refusal { close, bodiless: head.is_head(), ..too_large(max) }, length)
+        let state = match head.framing {
+            Framing::Length(0) => State::Head,
+            _ if close => State::Head,
+            Framing::Length(body) => State::Skip(body),
+            Framing::Chunked => State::Unwanted(Unwanted::default()),
+        };
+        *self = Self { state, invited: false };
+        Progress::Refused(Refusal { close, bodiless: head.is_head(), ..refusal }, length)
     }
 }
 
@@ -236,7 +264,7 @@ impl Chunks {
 }
 
 /// The size in a line such as `1a0;name=value`.
-fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
+pub(super) fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
     let digits = line.split(|&b| b == b';').next().unwrap_or_default().trim_ascii_end();
     let is_number = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     let number = std::str::from_utf8(digits).ok().filter(|_| is_number);

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::access;
 use super::json;
 use super::status::Status;
 
@@ -89,6 +90,9 @@ impl Response {
         }
         if !self.allow.is_empty() {
             let _ = write!(out, "Allow: {}\r\n", self.allow);
+        }
+        if self.status == Status::Unauthorized {
+            out.extend_from_slice(access::CHALLENGES.as_bytes());
         }
         if self.close {
             out.extend_from_slice(b"Connection: close\r\n");

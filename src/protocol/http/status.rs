@@ -17,6 +17,8 @@ pub enum Status {
     NotModified,
     /// 400
     BadRequest,
+    /// 401
+    Unauthorized,
     /// 404
     NotFound,
     /// 405
@@ -63,6 +65,7 @@ impl Status {
             Status::NoContent => ("204 No Content", "no_content"),
             Status::NotModified => ("304 Not Modified", "not_modified"),
             Status::BadRequest => ("400 Bad Request", "bad_request"),
+            Status::Unauthorized => ("401 Unauthorized", "unauthorized"),
             Status::NotFound => ("404 Not Found", "not_found"),
             Status::MethodNotAllowed => ("405 Method Not Allowed", "method_not_allowed"),
             Status::NotAcceptable => ("406 Not Acceptable", "not_acceptable"),
@@ -98,12 +101,14 @@ pub struct Refusal {
     pub close: bool,
     /// Whether it answers a `HEAD`.
     pub bodiless: bool,
+    /// Whether a password was given, and it was not right.
+    pub wrong_password: bool,
 }
 
 impl Refusal {
     /// A refusal after which the connection goes on.
     pub fn new(status: Status, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into(), allow: "", close: false, bodiless: false }
+        Self { status, message: message.into(), allow: "", close: false, bodiless: false, wrong_password: false }
     }
 
     pub(super) fn bad(message: impl Into<Cow<'static, str>>) -> Self {

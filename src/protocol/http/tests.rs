@@ -24,7 +24,7 @@ fn play(pieces: &[&[u8]]) -> (Vec<String>, usize) {
         input.extend_from_slice(piece);
         while !input.is_empty() && input.len() >= need {
             need = 0;
-            let used = match parser.advance(&input, &LIMITS) {
+            let used = match parser.advance(&input, &LIMITS, None) {
                 Progress::Incomplete { need: wanted, invite } => {
                     assert!(wanted > input.len(), "{wanted} bytes are there already");
                     need = wanted;
@@ -58,14 +58,14 @@ fn head(line: &str, fields: &str) -> Vec<u8> {
 
 /// The one request in `bytes`, which is to be whole.
 fn request(bytes: &[u8]) -> Request<'_> {
-    match Parser::default().advance(bytes, &LIMITS) {
+    match Parser::default().advance(bytes, &LIMITS, None) {
         Progress::Done(request, length) if length == bytes.len() => request,
         other => panic!("{other:?} of {}", String::from_utf8_lossy(bytes)),
     }
 }
 
 fn refused(bytes: &[u8]) -> Refusal {
-    match Parser::default().advance(bytes, &LIMITS) {
+    match Parser::default().advance(bytes, &LIMITS, None) {
         Progress::Refused(refusal, _) => refusal,
         other => panic!("{other:?} of {}", String::from_utf8_lossy(bytes)),
     }
@@ -154,7 +154,7 @@ proptest! {
         bytes[at] = byte;
         bytes.splice(at..at, line.bytes());
         play(&[&bytes]);
-        if let Progress::Done(request, _) = Parser::default().advance(&bytes, &LIMITS)
+        if let Progress::Done(request, _) = Parser::default().advance(&bytes, &LIMITS, None)
             && let Err(refusal) = Call::of(request, &LIMITS)
         {
             let mut out = Vec::new();

@@ -10,6 +10,7 @@
 
 mod base64;
 mod encoder;
+mod handshake;
 mod meta;
 mod parser;
 mod text;
@@ -19,6 +20,7 @@ mod words;
 mod tests;
 
 pub use encoder::{Encoder, refuse};
+pub use handshake::Handshake;
 pub use parser::{KeyRequest, Limits, Parser, Progress, Request};
 
 /// The memcached whose requests and replies these are: what clients that ask for a version get to see.

@@ -16,13 +16,14 @@ use crate::command::{Expiry, Op, Remove, Span, Store, StoreMode};
 /// The longest key, whatever the limits say.
 pub(super) const KEY_BYTES_MAX: usize = 250;
 /// The longest line, its end included.
-const LINE_BYTES_MAX: usize = 4 << 10;
+pub(super) const LINE_BYTES_MAX: usize = 4 << 10;
 /// The longest line of a request that may have many keys.
 const KEYS_LINE_BYTES_MAX: usize = 1 << 20;
 /// A version that no value has.
 const NO_VERSION: u64 = u64::MAX;
 /// The first byte of a request of the binary protocol.
-const BINARY: u8 = 0x80;
+pub(super) const BINARY: u8 = 0x80;
+pub(super) const BINARY_REFUSED: &str = "the binary protocol is not served; use the text or the meta protocol";
 
 /// What a request may demand.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +101,7 @@ pub(super) struct Keys {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// At the beginning of a request.
     #[default]
     Line,
@@ -113,9 +114,9 @@ enum State {
 /// Where in its requests a connection is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parser {
-    state: State,
+    pub(super) state: State,
     /// Bytes of an unfinished line that hold no line end.
-    scanned: usize,
+    pub(super) scanned: usize,
 }
 
 /// A line, with all that a request is made from.
@@ -137,18 +138,21 @@ impl Parser {
             _ if input.is_empty() => Progress::Incomplete(1),
             State::Line => self.line(input, limits, decoded),
             State::Keys(keys) => self.next_key(input, 0, keys),
-            State::Skip(left) => {
-                let passed = left.min(input.len());
-                self.state = if passed == left { State::Line } else { State::Skip(left - passed) };
-                Progress::Passed(passed)
-            }
+            State::Skip(left) => Progress::Passed(self.pass(left, input)),
         }
+    }
+
+    /// Passes over as much of `input` as is not wanted.
+    pub(super) fn pass(&mut self, left: usize, input: &[u8]) -> usize {
+        let passed = left.min(input.len());
+        self.state = if passed == left { State::Line } else { State::Skip(left - passed) };
+        passed
     }
 
     #[inline]
     fn line(&mut self, input: &[u8], limits: &Limits, decoded: &mut Vec<u8>) -> Progress {
         if input[0] == BINARY {
-            return Progress::Malformed("the binary protocol is not served; use the text or the meta protocol");
+            return Progress::Malformed(BINARY_REFUSED);
         }
         let has_keys = input.starts_with(b"get") || input.starts_with(b"gat");
         let max = if has_keys { KEYS_LINE_BYTES_MAX } else { LINE_BYTES_MAX };

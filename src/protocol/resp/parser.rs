@@ -16,6 +16,14 @@ pub struct Limits {
     pub bulk_bytes_max: usize,
 }
 
+impl Limits {
+    /// The same for a client that has given no password yet, as in redis-server: it can take little memory.
+    #[must_use]
+    pub fn unauthenticated(self) -> Self {
+        Self { args_max: self.args_max.min(10), bulk_bytes_max: self.bulk_bytes_max.min(16 << 10) }
+    }
+}
+
 /// The longest argument that is a request at all, as in redis-server.
 const BULK_BYTES_HARD_MAX: i64 = 512 << 20;
 /// The longest inline request or length line, as in redis-server.
@@ -40,6 +48,10 @@ pub enum ProtocolError {
     Quotes,
     /// more arguments than limits.args
     Arguments(usize),
+    /// unauthenticated multibulk length
+    UnauthenticatedMultibulk,
+    /// unauthenticated bulk length
+    UnauthenticatedBulk,
     /// An HTTP request: answered by closing, so that no browser can be made to send commands.
     Http,
 }
@@ -55,6 +67,8 @@ impl std::fmt::Display for ProtocolError {
             ProtocolError::InlineLine => f.write_str("too big inline request"),
             ProtocolError::Quotes => f.write_str("unbalanced quotes in request"),
             ProtocolError::Arguments(max) => write!(f, "more arguments than limits.args ({max})"),
+            ProtocolError::UnauthenticatedMultibulk => f.write_str("unauthenticated multibulk length"),
+            ProtocolError::UnauthenticatedBulk => f.write_str("unauthenticated bulk length"),
             ProtocolError::Http => f.write_str("HTTP on the RESP port"),
         }
     }

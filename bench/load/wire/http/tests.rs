@@ -15,14 +15,17 @@ fn progress(expected: Expected, bytes: &[u8]) -> Progress<'_> {
 fn requests_name_the_key_in_their_path() {
     let wire = wire(HTTP);
     assert_eq!(wire.greet(&mut Vec::new()), 0);
-    assert_eq!(written(|out| wire.get(b"k", out)), "GET /v1/cache/k HTTP/1.1\r\nHost: cache:80\r\n\r\n");
+    assert_eq!(
+        written(|out| wire.get(b"k", out)),
+        "GET /v1/cache/k HTTP/1.1\r\nHost: cache:80\r\nAccept: application/octet-stream\r\n\r\n"
+    );
     assert_eq!(
         written(|out| wire.delete(b"a-b_c.d~9", out)),
         "DELETE /v1/cache/a-b_c.d~9 HTTP/1.1\r\nHost: cache:80\r\n\r\n"
     );
     assert_eq!(
         written(|out| wire.get(b"user:1/\xff\x00 %?", out)),
-        "GET /v1/cache/user%3A1%2F%FF%00%20%25%3F HTTP/1.1\r\nHost: cache:80\r\n\r\n"
+        "GET /v1/cache/user%3A1%2F%FF%00%20%25%3F HTTP/1.1\r\nHost: cache:80\r\nAccept: application/octet-stream\r\n\r\n"
     );
 }
 
@@ -49,7 +52,8 @@ fn every_request_says_who_asks() {
         let who = Credentials { user: user.map(str::to_owned), password: "open sesame".to_owned() };
         written(|out| Wire::new(HTTP, "h:1", Some(&who)).get(b"k", out))
     };
-    let request = |how| format!("GET /v1/cache/k HTTP/1.1\r\nHost: h:1\r\nAuthorization: {how}\r\n\r\n");
+    let rest = "Accept: application/octet-stream\r\n\r\n";
+    let request = |how| format!("GET /v1/cache/k HTTP/1.1\r\nHost: h:1\r\nAuthorization: {how}\r\n{rest}");
     assert_eq!(authorization(Some("Aladdin")), request("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
     assert_eq!(authorization(None), request("Bearer open sesame"));
 }

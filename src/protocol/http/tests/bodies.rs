@@ -72,7 +72,9 @@ fn a_body_of_very_many_values_is_not_even_parsed() {
     ] {
         let body = format!("{{\"entries\":[{}]}}", item.repeat(count).trim_end_matches(','));
         let bytes = post("/v1/cache:batchSet", &body);
-        let Progress::Done(request, _) = Parser::default().advance(&bytes, &limits) else { panic!("it is whole") };
+        let Progress::Done(request, _) = Parser::default().advance(&bytes, &limits, None) else {
+            panic!("it is whole")
+        };
         let refusal = Call::of(request, &limits).unwrap_err();
         assert!(refusal.message.starts_with(expected), "{}", refusal.message);
     }
@@ -185,6 +187,7 @@ fn the_description_names_every_code() {
     let codes: Vec<&str> = codes.as_array().unwrap().iter().filter_map(|code| code.as_str()).collect();
     let all = [
         Status::BadRequest,
+        Status::Unauthorized,
         Status::NotFound,
         Status::MethodNotAllowed,
         Status::NotAcceptable,
