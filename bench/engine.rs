@@ -164,12 +164,11 @@ fn parse(size: &Size, keys: &[Key], set: bool) -> f64 {
     })
 }
 
-/// As the node does it: the slots of a batch are asked for, then the records, then it is executed.
+/// As the node does it: what a batch will read is asked for, then it is executed.
 fn batched(size: &Size, keys: &[Key], shard: &mut Shard) -> f64 {
     fastest(size.rounds, keys.len(), || {
         for batch in keys.chunks(BATCH) {
-            batch.iter().for_each(|key| shard.prefetch_slot(key.at.slot));
-            batch.iter().for_each(|key| shard.prefetch_record(key.at));
+            shard.prefetch(batch.iter().map(|key| key.at));
             batch.iter().for_each(|key| assert_eq!(get(shard, key), VALUE.len()));
         }
     })

@@ -47,6 +47,9 @@ pub const LARGE_FRACTION: usize = 2;
 const PARK_FRACTION: usize = 32;
 /// Parked segments of one log.
 const PARKED_MAX: usize = 2;
+/// A cache line, and as much of a record as is loaded ahead at most.
+const LINE_BYTES: usize = 64;
+const PREFETCH_BYTES_MAX: usize = 256;
 /// No segment.
 const NONE: u32 = u32::MAX;
 
@@ -126,6 +129,8 @@ pub struct Arena {
     free_resident: Vec<u32>,
     free_released: Vec<u32>,
     live_bytes: u64,
+    /// How far most records reach beyond their first byte.
+    most_bytes: usize,
     used_bytes: u64,
 }
 
@@ -149,6 +154,7 @@ impl Arena {
             free_resident: Vec::new(),
             free_released: Vec::new(),
             live_bytes: 0,
+            most_bytes: PREFETCH_BYTES_MAX / 2 - 1,
             used_bytes: 0,
         };
         arena.grow(budget_bytes)?;
@@ -203,11 +209,19 @@ impl Arena {
         self.memory.bytes_mut()
     }
 
-    /// Starts loading the first two cache lines of the record at `loc`.
+    /// Starts loading the record at `loc`, as far as most records go.
     #[inline]
     pub fn prefetch(&self, loc: Loc) {
-        self.memory.prefetch(loc.offset());
-        self.memory.prefetch(loc.offset() + 64);
+        let last = loc.offset() + self.most_bytes;
+        (loc.offset()..last).step_by(LINE_BYTES).for_each(|offset| self.memory.prefetch(offset));
+        self.memory.prefetch(last);
+    }
+
+    /// Looks at how long the records are, of which there are `count`.
+    #[inline]
+    pub fn note_lengths(&mut self, count: u64) {
+        let mean = self.live_bytes.checked_div(count).unwrap_or(0);
+        self.most_bytes = (mean as usize).clamp(LINE_BYTES, PREFETCH_BYTES_MAX) - 1;
     }
 
     /// A segment has `1 << segment_shift()` bytes.

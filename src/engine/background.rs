@@ -44,6 +44,7 @@ impl Shard {
         left -= self.leases.expire(now, left);
         left -= self.drop_flushed(left);
         self.note_tables();
+        self.arena.note_lengths(self.index.key_count());
         if self.wheel_is_littered() {
             self.wheel.start_sweep();
         }

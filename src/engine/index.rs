@@ -1,6 +1,6 @@
 //! The slot tables: which record holds a key.
 //!
-//! Every slot has a table of its own, whose entries are bare 4-byte locations;
+//! Every slot has a table of its own ([`Table`]), whose entries are bare 4-byte locations;
 //! the key to compare with lies in the record. A table of some hundreds of
 //! entries grows in microseconds, so growth never stalls the core.
 //!
@@ -11,24 +11,25 @@
 
 use super::item::{self, Head, Loc};
 use super::memory::prefetch_ref;
+use super::table::Table;
 use crate::base::{KeyHash, KeyHasher, SLOT_COUNT, Slot};
-use hashbrown::HashTable;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 /// A table gives memory back when it is filled to less than one part in so many.
 const SHRINK_FACTOR: usize = 8;
-/// Tables with fewer buckets than this are not worth shrinking, only dropping.
-const SHRINK_BUCKETS_MIN: usize = 32;
-/// Above seven eighths full a table of hashbrown's grows.
-const FULL_EIGHTHS: usize = 7;
+/// Tables of so few bytes are not worth shrinking, only dropping.
+const SHRINK_BYTES_MIN: usize = 150;
 
-/// One slot: its table, and the number of its latest write.
+/// One slot: its table, and the number of its latest write. Within one cache line.
 #[derive(Default)]
+#[repr(align(32))]
 struct SlotTable {
-    table: HashTable<u32>,
+    table: Table,
     version: u64,
 }
+
+const _: () = assert!(size_of::<SlotTable>() == 32);
 
 /// A table of a flushed keyspace, ordered by its place in memory.
 ///
@@ -37,15 +38,15 @@ struct SlotTable {
 /// From the end backwards each gives back its own.
 struct Flushed {
     place: (usize, usize),
-    table: HashTable<u32>,
+    table: Table,
 }
 
 /// The heaps of glibc's malloc on other threads than the first are of this size and aligned to it.
 const HEAP_BYTES: usize = 64 << 20;
 
 impl Flushed {
-    fn new(table: HashTable<u32>) -> Self {
-        let address = table.iter().next().map_or(0, |entry| std::ptr::from_ref(entry).addr());
+    fn new(table: Table) -> Self {
+        let address = table.address();
         // The system places new mappings below the older ones: the lowest heap is the newest.
         Self { place: (usize::MAX - address / HEAP_BYTES, address), table }
     }
@@ -75,7 +76,7 @@ impl Ord for Flushed {
 pub struct Index {
     slots: Vec<SlotTable>,
     /// Tables of a keyspace that was flushed, waiting to be put in order.
-    flushed: Vec<HashTable<u32>>,
+    flushed: Vec<Table>,
     /// Those in order, waiting to be dropped.
     ordered: BinaryHeap<Flushed>,
     hasher: KeyHasher,
@@ -107,13 +108,12 @@ impl Index {
     /// Where `key` lies.
     #[inline]
     pub fn find(&self, slot: Slot, hash: KeyHash, key: &[u8], memory: &[u8]) -> Option<Loc> {
-        let table = &self.slots[slot.index()].table;
-        table.find(hash.0, |&loc| item::has_key(memory, Loc(loc), key)).copied().map(Loc)
+        self.slots[slot.index()].table.find(hash, |loc| item::has_key(memory, Loc(loc), key)).map(Loc)
     }
 
     /// Whether the table of `slot` holds `loc`. Reads no record.
     pub fn holds(&self, slot: Slot, hash: KeyHash, loc: Loc) -> bool {
-        self.slots[slot.index()].table.find(hash.0, |&l| l == loc.0).is_some()
+        self.slots[slot.index()].table.find(hash, |entry| entry == loc.0).is_some()
     }
 
     /// The slot and hash of the key of the record at `loc`.
@@ -124,43 +124,34 @@ impl Index {
 
     /// Adds the location of a key that the table does not hold.
     pub fn insert(&mut self, slot: Slot, hash: KeyHash, loc: Loc, memory: &[u8]) {
-        let hasher = &self.hasher;
-        let rehash = |&l: &u32| hash_at(hasher, memory, Loc(l));
         let table = &mut self.slots[slot.index()].table;
         if is_full(table) {
-            let before = table.allocation_size();
+            let before = table.bytes();
             self.moved += table.len() as u64;
-            if is_mostly_tombstones(table) {
-                rebuild(table, rehash);
-            }
-            table.insert_unique(hash.0, loc.0, rehash);
-            self.bytes = self.bytes - before as u64 + table.allocation_size() as u64;
-        } else {
-            table.insert_unique(hash.0, loc.0, rehash);
+            let hasher = &self.hasher;
+            table.grow(|entry| hash_at(hasher, memory, Loc(entry)), |entry| load(memory, Loc(entry)));
+            self.bytes = self.bytes - before as u64 + table.bytes() as u64;
         }
+        table.insert(hash, loc.0);
         self.key_count += 1;
     }
 
     /// Puts `new` where `old` stands.
     #[inline]
     pub fn replace(&mut self, slot: Slot, hash: KeyHash, old: Loc, new: Loc) {
-        let entry = self.slots[slot.index()].table.find_mut(hash.0, |&l| l == old.0);
-        debug_assert!(entry.is_some(), "the record at {old:?} is not in its table");
-        if let Some(entry) = entry {
-            *entry = new.0;
-        }
+        let was_there = self.slots[slot.index()].table.replace(hash, old.0, new.0);
+        debug_assert!(was_there, "the record at {old:?} is not in its table");
     }
 
     /// Takes `loc` out, and lets a table that has become very empty shrink.
     pub fn remove(&mut self, slot: Slot, hash: KeyHash, loc: Loc, memory: &[u8]) {
         let table = &mut self.slots[slot.index()].table;
-        let Ok(entry) = table.find_entry(hash.0, |&l| l == loc.0) else {
+        if !table.remove(hash, loc.0) {
             debug_assert!(false, "the record at {loc:?} is not in its table");
             return;
-        };
-        entry.remove();
+        }
         self.key_count -= 1;
-        if table.len() * SHRINK_FACTOR < table.num_buckets() {
+        if table.len() * SHRINK_FACTOR < table.capacity() {
             self.shrink(slot, memory);
         }
     }
@@ -168,20 +159,19 @@ impl Index {
     #[cold]
     fn shrink(&mut self, slot: Slot, memory: &[u8]) {
         let table = &mut self.slots[slot.index()].table;
-        let before = table.allocation_size();
-        if table.is_empty() {
-            *table = HashTable::new();
-        } else if table.num_buckets() >= SHRINK_BUCKETS_MIN {
-            table.shrink_to(table.len() * 2, |&l| hash_at(&self.hasher, memory, Loc(l)));
+        let before = table.bytes();
+        if table.is_empty() || before >= SHRINK_BYTES_MIN {
+            let hasher = &self.hasher;
+            table.shrink(|entry| hash_at(hasher, memory, Loc(entry)), |entry| load(memory, Loc(entry)));
         }
-        self.bytes = self.bytes - before as u64 + table.allocation_size() as u64;
+        self.bytes = self.bytes - before as u64 + table.bytes() as u64;
     }
 
     /// How many bytes more the tables may take if one key is added to `slot`.
     #[inline]
     pub fn growth_bytes(&self, slot: Slot) -> u64 {
         let table = &self.slots[slot.index()].table;
-        if is_full(table) { grown_bytes(table) } else { 0 }
+        if is_full(table) { table.grown_bytes() as u64 } else { 0 }
     }
 
     /// The number of the latest write to `slot`.
@@ -231,7 +221,7 @@ impl Index {
         while done < tables_max
             && let Some(Flushed { table, .. }) = self.ordered.pop()
         {
-            self.bytes -= table.allocation_size() as u64;
+            self.bytes -= table.bytes() as u64;
             done += 1;
         }
         if self.flushed.is_empty() {
@@ -245,12 +235,12 @@ impl Index {
     }
 
     fn flushed_bytes(&self) -> u64 {
-        (self.flushed.capacity() * size_of::<HashTable<u32>>() + self.ordered.capacity() * size_of::<Flushed>()) as u64
+        (self.flushed.capacity() * size_of::<Table>() + self.ordered.capacity() * size_of::<Flushed>()) as u64
     }
 
     /// The locations in `slot`, in no order.
     pub fn locations(&self, slot: Slot) -> impl Iterator<Item = Loc> {
-        self.slots[slot.index()].table.iter().map(|&l| Loc(l))
+        self.slots[slot.index()].table.iter().map(Loc)
     }
 
     /// How many keys `slot` holds.
@@ -275,48 +265,40 @@ impl Index {
         self.bytes
     }
 
-    /// Starts loading the header of `slot`, which may lie across two cache lines.
+    /// Starts loading the header of `slot`: the first of three steps before a record is read.
     #[inline]
     pub fn prefetch_slot(&self, slot: Slot) {
-        let slot = &self.slots[slot.index()];
-        prefetch_ref(slot);
-        prefetch_ref(&slot.version);
+        prefetch_ref(&self.slots[slot.index()]);
+    }
+
+    /// Starts loading where the table of `slot` has `hash`: the second step, for which the header is read.
+    #[inline]
+    pub fn prefetch_entry(&self, slot: Slot, hash: KeyHash) {
+        self.slots[slot.index()].table.prefetch(hash);
     }
 
     /// The location of the first entry whose tag matches `hash`: nearly always the key's own.
     #[inline]
     pub fn candidate(&self, slot: Slot, hash: KeyHash) -> Option<Loc> {
-        self.slots[slot.index()].table.find(hash.0, |_| true).copied().map(Loc)
+        self.slots[slot.index()].table.find(hash, |_| true).map(Loc)
     }
 }
 
-fn hash_at(hasher: &KeyHasher, memory: &[u8], loc: Loc) -> u64 {
-    hasher.hash(item::key_of(memory, loc, Head::read(memory, loc))).0
+fn hash_at(hasher: &KeyHasher, memory: &[u8], loc: Loc) -> KeyHash {
+    hasher.hash(item::key_of(memory, loc, Head::read(memory, loc)))
 }
 
-/// Whether the next insertion may allocate.
+/// Starts loading a record, of which the key will be asked for.
+fn load(memory: &[u8], loc: Loc) {
+    if let Some(byte) = memory.get(loc.offset()) {
+        prefetch_ref(byte);
+    }
+}
+
+/// Whether the next insertion makes the table grow.
 #[inline]
-fn is_full(table: &HashTable<u32>) -> bool {
+fn is_full(table: &Table) -> bool {
     table.len() == table.capacity()
-}
-
-/// What an insertion into a full table adds: the table doubles, or is rebuilt in its size.
-fn grown_bytes(table: &HashTable<u32>) -> u64 {
-    if is_mostly_tombstones(table) { 0 } else { table.allocation_size().max(64) as u64 + 64 }
-}
-
-/// Whether a full table is full of marks of removed entries: then it is rebuilt
-/// in its own size, where hashbrown would double it from half full on.
-fn is_mostly_tombstones(table: &HashTable<u32>) -> bool {
-    table.num_buckets() >= SHRINK_BUCKETS_MIN && table.len() * 8 < table.num_buckets() * (FULL_EIGHTHS - 1)
-}
-
-fn rebuild(table: &mut HashTable<u32>, rehash: impl Fn(&u32) -> u64) {
-    let mut fresh = HashTable::with_capacity(table.num_buckets() * FULL_EIGHTHS / 8);
-    for &loc in table.iter() {
-        fresh.insert_unique(rehash(&loc), loc, &rehash);
-    }
-    *table = fresh;
 }
 
 #[cfg(any(test, fuzzing))]
@@ -328,9 +310,9 @@ impl Index {
 
     /// What the tables have allocated, counted afresh.
     pub fn bytes_counted(&self) -> u64 {
-        let live = self.slots.iter().map(|slot| slot.table.allocation_size() as u64).sum::<u64>();
+        let live = self.slots.iter().map(|slot| slot.table.bytes() as u64).sum::<u64>();
         let flushed = self.flushed.iter().chain(self.ordered.iter().map(|flushed| &flushed.table));
-        let flushed = flushed.map(|table| table.allocation_size() as u64).sum::<u64>();
+        let flushed = flushed.map(|table| table.bytes() as u64).sum::<u64>();
         Self::FIXED_BYTES + live + flushed + self.flushed_bytes()
     }
 }

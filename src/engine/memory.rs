@@ -1,5 +1,5 @@
 //! The first of the two rooms where `unsafe` is allowed: the one mapping that
-//! holds every record of a core, the prefetch instruction, and what the allocator is told.
+//! holds every record of a core, two instructions for which there is no safe name, and what the allocator is told.
 //!
 //! Invariant: `base..base + len` is readable, writable and owned by this value
 //! alone from [`Memory::grow`] until it is dropped, so the slices handed out are
@@ -175,9 +175,44 @@ pub fn prefetch_ref<T>(place: &T) {
     let _ = place;
 }
 
+/// Which bytes of some words are `byte`: a bit for each, the lowest of the first word first.
+#[inline]
+pub fn equal_bytes(words: &[u32; 4], byte: u8) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
+        // SAFETY: what is read are the 16 bytes of `words`, at any alignment, and SSE2 is part of every x86_64.
+        unsafe {
+            let bytes = _mm_loadu_si128(words.as_ptr().cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))) as u16
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    equal_bytes_portably(words, byte)
+}
+
+/// The same without the vector unit.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn equal_bytes_portably(words: &[u32; 4], byte: u8) -> u16 {
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes()).enumerate();
+    bytes.fold(0, |found, (i, other)| found | u16::from(other == byte) << i)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_ways_to_compare_bytes_agree() {
+        let mut rng = crate::base::rng::Rng::new(1);
+        for _ in 0..10_000 {
+            // Few values, so that many are equal.
+            let words = std::array::from_fn(|_| (0..4).fold(0, |word, _| (word << 8) | (rng.below(3) as u32 * 127)));
+            for byte in [0, 127, 254, 3] {
+                assert_eq!(equal_bytes(&words, byte), equal_bytes_portably(&words, byte));
+            }
+        }
+    }
 
     #[test]
     fn pages_start_as_zeros_and_read_as_zeros_after_release() {

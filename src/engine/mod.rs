@@ -13,10 +13,11 @@
 //! | `draft` | large values that are still being received |
 //! | `background` | slices of expiry, sweeping and flushing between requests |
 //! | `scan` | walking the keys |
-//! | `index` | slot tables: from key to record |
+//! | `index`, `table` | slot tables: from key to record |
+//! | `copies` | copies of values that other cores hold, and how they are revoked |
 //! | `item` | the record, drawn |
 //! | `arena` | segments: append, seal, free |
-//! | `memory` | the mapping, and what the allocator is told; the only `unsafe` here |
+//! | `memory` | the mapping, two instructions, and what the allocator is told; the only `unsafe` here |
 //! | `expiry` | the timer wheel |
 //! | `evict` | the hand and its policies |
 //! | `stats` | counters and the account of memory |
@@ -56,6 +57,7 @@ mod scan;
 mod shard;
 pub mod stats;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 mod versioned;

@@ -238,17 +238,17 @@ impl Shard {
         self.segments_allowed() as isize - self.arena.in_use() as isize
     }
 
-    /// Starts loading the header of `slot`: the first of two hints before [`Shard::execute`].
+    /// Starts loading what [`Shard::execute`] will read of some keys, all at a time so that their misses overlap: the headers
+    /// of their slots, then the entries in the tables, then the records that are probably theirs. Each step reads what the one
+    /// before has loaded.
     #[inline]
-    pub fn prefetch_slot(&self, slot: Slot) {
-        self.index.prefetch_slot(slot);
-    }
-
-    /// Starts loading the record that is probably the key's: the second hint.
-    #[inline]
-    pub fn prefetch_record(&self, at: At) {
-        if let Some(loc) = self.index.candidate(at.slot, at.hash) {
-            self.arena.prefetch(loc);
+    pub fn prefetch(&self, places: impl Iterator<Item = At> + Clone) {
+        places.clone().for_each(|at| self.index.prefetch_slot(at.slot));
+        places.clone().for_each(|at| self.index.prefetch_entry(at.slot, at.hash));
+        for at in places {
+            if let Some(loc) = self.index.candidate(at.slot, at.hash) {
+                self.arena.prefetch(loc);
+            }
         }
     }
 

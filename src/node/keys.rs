@@ -199,8 +199,7 @@ impl Node {
 
     pub(super) fn prefetch_places(&self, places: &[(At, usize)]) {
         if places.len() > 1 {
-            places.iter().for_each(|(at, _)| self.shard.prefetch_slot(at.slot));
-            places.iter().for_each(|(at, _)| self.shard.prefetch_record(*at));
+            self.shard.prefetch(places.iter().map(|&(at, _)| at));
         }
     }
 }

@@ -99,14 +99,12 @@ impl Node {
         consumed
     }
 
-    /// Starts the memory reads of a batch: first the slots, then what they point at.
+    /// Starts the memory reads of a batch.
     fn prefetch_requests(&self, batch: &Batch) {
         if batch.items.len() < 2 {
             return;
         }
-        let here = |item: &&Item| item.owner == self.core;
-        batch.items.iter().filter(here).for_each(|item| self.shard.prefetch_slot(item.at.slot));
-        batch.items.iter().filter(here).for_each(|item| self.shard.prefetch_record(item.at));
+        self.shard.prefetch(batch.items.iter().filter(|item| item.owner == self.core).map(|item| item.at));
     }
 
     /// Executes the batch and answers how many requests it came to execute.

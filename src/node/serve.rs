@@ -58,9 +58,8 @@ impl Node {
     pub(super) fn serve_some(&mut self, from: usize, waiting: &mut Deferred) -> bool {
         let ahead = waiting.requests.as_slice();
         let ahead = &ahead[..ahead.len().min(SERVE_MAX)];
-        let places = || ahead.iter().filter_map(|r| if let Work::Key { at, .. } = r.work { Some(at) } else { None });
-        places().for_each(|at| self.shard.prefetch_slot(at.slot));
-        places().for_each(|at| self.shard.prefetch_record(at));
+        let place = |request: &Request| if let Work::Key { at, .. } = request.work { Some(at) } else { None };
+        self.shard.prefetch(ahead.iter().filter_map(place));
         let end = self.work_done() + SERVE_MAX as u64;
         let end_bytes = self.outbox[from].bytes.len() + SLICE_OUTPUT_MAX;
         while self.outbox[from].bytes.len() < REPLIES_BYTES_MAX {

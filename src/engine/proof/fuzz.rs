@@ -244,8 +244,7 @@ impl Twin {
     fn run(&mut self, key: &[u8], op: Op<'_>) -> Answer {
         let at = Self::at(key);
         let mut kept = Kept::default();
-        self.shard.prefetch_slot(at.slot);
-        self.shard.prefetch_record(at);
+        self.shard.prefetch(std::iter::once(at));
         self.shard.execute(at, key, op, UnixMillis(self.now), &mut kept);
         kept.take()
     }
