@@ -263,6 +263,18 @@ Exit code:
   2    it did not come to a run: wrong options, no server, a server that closes or answers something else
   130  interrupted; once the load has begun, the report of what ran is printed";
 
+/// The command line as a report shows it: without the password.
+pub fn shown(words: impl Iterator<Item = String>) -> String {
+    const HIDDEN: &str = "***";
+    let mut hides = false;
+    let shown = words.map(|word| match word.strip_prefix("--password=") {
+        _ if std::mem::replace(&mut hides, word == "--password") => HIDDEN.to_owned(),
+        Some(_) => format!("--password={HIDDEN}"),
+        None => word,
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 /// Objectives, separated by commas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objectives(pub Vec<Objective>);
@@ -298,6 +310,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_report_does_not_show_the_password() {
+        let shown = |line: &str| shown(line.split(' ').map(str::to_owned));
+        assert_eq!(shown("bench --user me --password secret --keys 5"), "bench --user me --password *** --keys 5");
+        assert_eq!(shown("bench --password=a=b --password"), "bench --password=*** --password");
+        assert_eq!(shown("bench --password --password x"), "bench --password *** ***");
+        assert_eq!(shown("bench --target a:1"), "bench --target a:1");
     }
 
     #[test]

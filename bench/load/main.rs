@@ -119,7 +119,7 @@ fn run(cli: Cli, interrupted: &Arc<AtomicBool>) -> Result<ExitCode, Failure> {
     let outcome = measure::measure(&plan, interrupted, &mut live);
     live.clear();
     let report = Report {
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: cli::shown(std::env::args()),
         began,
         setup: plan.describe(),
         host: host(&plan),
