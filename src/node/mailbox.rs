@@ -8,7 +8,7 @@ use super::copies::Grant;
 use super::settings::Change;
 use super::stats::CoreSnapshot;
 use super::tracking::Broadcast;
-use crate::base::Slot;
+use crate::base::{Slot, UnixMillis};
 use crate::command::{Op, Span};
 use crate::engine::At;
 use crate::protocol::resp::Version;
@@ -58,6 +58,8 @@ pub enum Work {
     DbSize,
     /// Delete all keys.
     Flush,
+    /// Delete all keys once this time has come, and not when another was named before.
+    FlushAt(UnixMillis),
     /// Walk slots `from..=last`.
     Scan(Scan),
     /// Count the keys of one slot.

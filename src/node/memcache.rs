@@ -9,7 +9,7 @@ use super::mailbox::{ConnId, Form, Work};
 use super::output::{Join, Report};
 use super::session::{Session, State};
 use super::stats::{CoreSnapshot, Family};
-use crate::base::{KeyHash, Slot};
+use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::{Expiry, Op};
 use crate::engine::At;
 use crate::protocol::memcache::{Encoder, KeyRequest, Limits, Parser, Progress, Request, VERSION};
@@ -170,9 +170,14 @@ impl Node {
                 self.counters.parse_errors += 1;
                 session.output.buffer().extend_from_slice(text.as_bytes());
             }
-            Request::Flush(text) => {
+            Request::Flush(when, text) => {
                 self.count_request(Family::Delete);
-                self.on_all(id, session, "flush_all", Join::Text(text), Work::Flush);
+                let at = match when {
+                    Expiry::In(millis) => self.now.0.saturating_add_signed(millis),
+                    Expiry::At(millis) => millis.max(0) as u64,
+                    Expiry::Keep | Expiry::Never => self.now.0,
+                };
+                self.on_all(id, session, "flush_all", Join::Text(text), Work::FlushAt(UnixMillis(at)));
             }
             Request::Version => {
                 self.count_request(Family::Connection);

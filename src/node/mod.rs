@@ -217,6 +217,8 @@ pub struct Node {
     counters: CoreSnapshot,
     hand_pace: Pace,
     hot: HotKeys,
+    /// When all keys are to be deleted.
+    flush_at: UnixMillis,
     waiters: Waiters,
     readers: Readers,
     subscribers: Subscribers,
@@ -264,6 +266,7 @@ impl Node {
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
             hand_pace: Pace::new(server.started_at),
             hot: HotKeys::new(core as u64 + 1, server.started_at),
+            flush_at: serve::NEVER,
             waiters: Waiters::default(),
             readers: Readers::default(),
             subscribers: Subscribers::default(),
@@ -282,6 +285,9 @@ impl Node {
         debug_assert!(unix_us >= self.now_us);
         self.now_us = unix_us;
         self.now = UnixMillis(unix_us / 1000);
+        if self.now >= self.flush_at {
+            self.flush_if_due();
+        }
     }
 
     /// The keys of this core.

@@ -6,6 +6,7 @@ use super::mailbox::{Body, ConnId, Form, NoticeKind, Parcel, Request, Token, Wor
 use super::readers::Reader;
 use super::stats::Family;
 use super::{Deferred, Node};
+use crate::base::UnixMillis;
 use crate::command::{Op, ReplySink};
 use crate::engine::At;
 use crate::protocol;
@@ -15,6 +16,8 @@ use crate::protocol::resp::{Encoder, Version};
 pub(super) const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Requests of another core that are executed in one slice.
 const SERVE_MAX: usize = 256;
+/// When all keys are deleted if nobody asks for that.
+pub(super) const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
 impl Node {
     /// Executes what another core asks, and puts its answers in their places.
@@ -178,8 +181,12 @@ impl Node {
             Work::Key { .. } => unreachable!("operations on keys are written as their protocol wants"),
             Work::DbSize => out.integer(self.shard.key_count() as i64),
             Work::Flush => {
-                self.shard.flush();
-                self.tell_of_flush();
+                self.flush();
+                out.status("OK");
+            }
+            Work::FlushAt(at) => {
+                self.flush_at = *at;
+                self.flush_if_due();
                 out.status("OK");
             }
             Work::Scan(scan) => self.scan_slots(scan, scan.pattern.of(bytes), out),
@@ -191,6 +198,19 @@ impl Node {
             },
             Work::Departed => unreachable!("it has no reply"),
             Work::Snapshot | Work::FindSubscriber(_) => unreachable!("they are answered unencoded"),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.shard.flush();
+        self.tell_of_flush();
+    }
+
+    /// Deletes all keys if that was asked for this time or one before.
+    pub(super) fn flush_if_due(&mut self) {
+        if self.now >= self.flush_at {
+            self.flush_at = NEVER;
+            self.flush();
         }
     }
 

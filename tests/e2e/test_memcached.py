@@ -381,3 +381,18 @@ def test_leases_are_won_and_lost_as_in_memcached(ringfence, memcached_port):
     assert play(ringfence.memcached_port) == expected
     text = b"".join(reply for _, reply in expected)
     assert all(mark in text for mark in [b" W", b" Z", b" X W", b" Z X"])
+
+
+def test_a_flush_with_a_delay_is_that_of_memcached(ringfence, memcached_port):
+    here, there = Connection(ringfence.memcached_port), Connection(memcached_port)
+    for ask in (here.ask, there.ask):
+        assert ask(b"set late 0 0 1\r\n1\r\n") == b"STORED\r\n"
+        assert ask(b"flush_all 2\r\n") == b"OK\r\n"
+        assert ask(b"get late\r\n").startswith(b"VALUE late")
+    time.sleep(3.2)
+    for ask in (here.ask, there.ask):
+        assert ask(b"get late\r\n") == b"END\r\n"
+        assert ask(b"set late 0 0 1\r\n1\r\n") == b"STORED\r\n"
+        assert ask(b"get late\r\n").startswith(b"VALUE late")
+    here.close()
+    there.close()

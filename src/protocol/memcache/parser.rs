@@ -68,8 +68,8 @@ pub enum Request {
     Answer(&'static str),
     /// A request that is refused by this text; an empty one if the client reads no reply.
     Refused(&'static str),
-    /// Deletes all keys, and answers this.
-    Flush(&'static str),
+    /// Deletes all keys once this time has come, and answers the text now.
+    Flush(Expiry, &'static str),
     /// Answers the version.
     Version,
     /// Answers the counters.

@@ -82,7 +82,7 @@ fn op(stream: impl AsRef<[u8]>) -> Op<'static> {
 /// What is answered to a request that no key decides.
 fn answer(stream: impl AsRef<[u8]>) -> &'static str {
     match all(&stream).as_slice() {
-        [Seen::Other(Request::Refused(text) | Request::Answer(text) | Request::Flush(text))] => text,
+        [Seen::Other(Request::Refused(text) | Request::Answer(text) | Request::Flush(_, text))] => text,
         other => panic!("{} is {other:?}", stream.as_ref().escape_ascii()),
     }
 }
@@ -169,8 +169,13 @@ fn short_requests_are_read() {
     assert_eq!(all("version\r\n"), [Seen::Other(Request::Version)]);
     assert_eq!(all("quit\r\n"), [Seen::Other(Request::Quit)]);
     assert_eq!(all("stats\r\n"), [Seen::Other(Request::Stats)]);
-    assert_eq!(all("flush_all 0\r\n"), [Seen::Other(Request::Flush("OK\r\n"))]);
-    assert_eq!(all("flush_all noreply\r\n"), [Seen::Other(Request::Flush(""))]);
+    assert_eq!(all("flush_all 0\r\n"), [Seen::Other(Request::Flush(Expiry::In(0), "OK\r\n"))]);
+    assert_eq!(all("flush_all 10\r\n"), [Seen::Other(Request::Flush(Expiry::In(10_000), "OK\r\n"))]);
+    assert_eq!(
+        all("flush_all 1900000000 noreply\r\n"),
+        [Seen::Other(Request::Flush(Expiry::At(1_900_000_000_000), ""))]
+    );
+    assert_eq!(all("flush_all noreply\r\n"), [Seen::Other(Request::Flush(Expiry::In(0), ""))]);
     assert_eq!(
         (answer("mn\r\n"), answer("verbosity 1\r\n"), answer("verbosity 1 noreply\r\n")),
         ("MN\r\n", "OK\r\n", "")
@@ -207,7 +212,6 @@ fn wrong_requests_are_refused_as_memcached_refuses_them() {
         ("touch k soon", "CLIENT_ERROR invalid exptime argument"),
         ("gat soon k", "CLIENT_ERROR invalid exptime argument"),
         ("flush_all soon", "CLIENT_ERROR invalid exptime argument"),
-        ("flush_all 10", "CLIENT_ERROR flush_all with a delay is not supported; send it when it is due"),
         ("delete k 5", "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]"),
         ("mg k v v", "CLIENT_ERROR duplicate flag"),
         ("mg k z", "CLIENT_ERROR invalid flag"),

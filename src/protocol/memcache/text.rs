@@ -1,7 +1,7 @@
 //! Requests of the text protocol.
 
 use super::parser::{KeyRequest, Keys, Line, Parser, Progress, Request};
-use super::words::{Words, expiry, is_key, signed, unsigned};
+use super::words::{Words, expiry, is_key, unsigned};
 use super::{Form, Style};
 use crate::command::{Count, Expiry, Op, Remove, Span, Store, StoreMode};
 
@@ -133,12 +133,13 @@ fn touch(line: &Line<'_, '_>, words: &Words<'_>) -> Request {
 /// `flush_all [delay] [noreply]`
 fn flush(words: &Words<'_>) -> Request {
     let silent = words.ends_silent();
-    let delay = if words.len() - usize::from(silent) > 1 { signed(words.get(1)) } else { Some(0) };
-    match delay {
-        None => refused(words, BAD_EXPIRY),
-        Some(1..) => refused(words, "CLIENT_ERROR flush_all with a delay is not supported; send it when it is due\r\n"),
-        Some(_) => Request::Flush(if silent { "" } else { "OK\r\n" }),
-    }
+    let has_delay = words.len() - usize::from(silent) > 1;
+    let when = if has_delay { expiry(words.get(1)) } else { Some(Expiry::Never) };
+    when.map_or(refused(words, BAD_EXPIRY), |when| {
+        // No delay is none, and not for ever.
+        let when = if when == Expiry::Never { Expiry::In(0) } else { when };
+        Request::Flush(when, if silent { "" } else { "OK\r\n" })
+    })
 }
 
 /// `verbosity <level> [noreply]`: there is no level, but clients expect an answer.
