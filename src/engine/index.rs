@@ -161,6 +161,7 @@ impl Index {
         let table = &mut self.slots[slot.index()].table;
         let before = table.bytes();
         if table.is_empty() || before >= SHRINK_BYTES_MIN {
+            self.moved += table.len() as u64;
             let hasher = &self.hasher;
             table.shrink(|entry| hash_at(hasher, memory, Loc(entry)), |entry| load(memory, Loc(entry)));
         }

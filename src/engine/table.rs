@@ -29,6 +29,9 @@ const BUCKET_UNITS: usize = 1 + WIDTH / PER_UNIT;
 const SPARE_UNITS: usize = BUCKET_UNITS - 1;
 /// The word of a bucket's first unit that counts who has passed.
 const PASSED: usize = 3;
+/// From so many buckets on a table doubles: each time takes long, so there are to be few. Only many keys of one hash tag make one
+/// so large.
+const DOUBLED_FROM: usize = 512;
 /// How many entries are loaded ahead of the one that is put into a new table.
 const AHEAD: usize = 16;
 /// What the allocator adds to a table.
@@ -87,6 +90,7 @@ impl Size {
             0 => Self { buckets: 1, units: 2 },
             1 if self.units < BUCKET_UNITS => Self { buckets: 1, units: self.units + 1 },
             n if n < 3 => Self::of(n + 1),
+            n if n >= DOUBLED_FROM => Self::of(n * 2),
             n if n.is_power_of_two() => Self::of(n / 2 * 3),
             n => Self::of(n / 3 * 4),
         }

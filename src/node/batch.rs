@@ -98,7 +98,8 @@ impl Node {
             }
             session.input = input;
         }
-        let is_late = session.queued || session.gathering.is_some() || session.http_batch.is_some();
+        let is_late =
+            session.queued || session.gathering.is_some() || session.http_batch.is_some() || session.finding.is_some();
         if session.state == State::Open && !is_late && session.input.bytes().len() > self.limits.request_bytes_max {
             self.counters.limit_errors += 1;
             let max = self.limits.request_bytes_max;
@@ -202,7 +203,7 @@ impl Node {
                 Stop::Incomplete => break,
                 Stop::Inflow(inflow) => {
                     let until_whole = std::mem::take(&mut session.need);
-                    if !self.may_run(session) || !self.belongs_here(session, inflow.at, inflow.owner) {
+                    if !self.may_run(session) || !self.belongs_here(session, || None, inflow.owner) {
                         break;
                     }
                     if inflow.owner != self.core {
@@ -287,7 +288,8 @@ impl Node {
                 return i;
             }
             let args = batch.args(item, input);
-            if item.owner != NO_OWNER && !self.belongs_here(session, item.at, item.owner) {
+            let read = || item.spec.filter(|spec| spec.flags.reads()).map(|_| item.at);
+            if item.owner != NO_OWNER && !self.belongs_here(session, read, item.owner) {
                 return i;
             }
             self.dispatch(id, session, args, item);
@@ -316,13 +318,19 @@ impl Node {
         1
     }
 
-    /// Places a plain connection by its first keyed request: whether it may be executed here.
+    /// Places a plain connection by its first keyed request, of which `read` tells the key if it only reads: whether it may be
+    /// executed here.
     #[inline]
-    pub(super) fn belongs_here(&mut self, session: &mut Session, at: At, owner: usize) -> bool {
+    pub(super) fn belongs_here(
+        &mut self,
+        session: &mut Session,
+        read: impl FnOnce() -> Option<At>,
+        owner: usize,
+    ) -> bool {
         if session.scope == Scope::Core || !session.steering.is_unplaced() || session.is_settled_here() {
             return true;
         }
-        if owner != self.core && self.is_everywhere(at) {
+        if owner != self.core && read().is_some_and(|at| self.is_copied_here(at)) {
             return true;
         }
         session.steering.placed();
@@ -382,7 +390,7 @@ impl Node {
             text.extend_from_slice(shown(arg, SHOWN_MAX - used));
             text.extend_from_slice(b"' ");
         }
-        self.counters.ops[super::stats::Family::Other as usize] += 1;
+        self.count_request(super::stats::Family::Other);
         reply(session, "").error(text);
     }
 

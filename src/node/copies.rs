@@ -172,16 +172,28 @@ impl Copies {
         }
     }
 
-    /// Whether a key is offered here, or a copy of it is held. Others may seem so.
+    /// Whether a key is offered here, or a copy of it is held.
     #[inline]
-    fn is_everywhere(&self, hash: KeyHash) -> bool {
-        (self.offer_bits | self.held_bits) & hash.bit() != 0
+    fn is_everywhere(&self, at: At) -> bool {
+        (self.offer_bits | self.held_bits) & at.hash.bit() != 0 && self.is_known(at)
+    }
+
+    #[cold]
+    fn is_known(&self, at: At) -> bool {
+        self.held.iter().any(|held| held.at == at) || self.offers.iter().any(|offer| offer.hash == at.hash)
     }
 
     /// Whether the key is offered, or might be.
     #[inline]
     fn is_about(&self, hash: KeyHash) -> bool {
         self.hot == Some(hash) || self.offer_bits & hash.bit() != 0
+    }
+
+    /// Drops all copies that are held.
+    pub fn drop_held(&mut self) {
+        self.held.iter_mut().for_each(Held::report);
+        self.held.clear();
+        self.note_held();
     }
 
     fn put(&mut self, grant: Grant, bytes: &[u8]) {
@@ -231,13 +243,13 @@ impl Node {
     /// Whether every core may answer reads of a key: they do not say where a connection belongs.
     #[inline]
     pub(super) fn is_read_everywhere(&self, at: At, op: &Op<'_>) -> bool {
-        self.copies.is_everywhere(at.hash) && is_plain_read(op)
+        self.copies.is_everywhere(at) && is_plain_read(op)
     }
 
-    /// Whether a key may have copies: the first request of a connection does not move it then.
+    /// Whether there is a copy of another core's key here, or was lately: a first read does not move a connection then.
     #[inline]
-    pub(super) fn is_everywhere(&self, at: At) -> bool {
-        self.copies.is_everywhere(at.hash)
+    pub(super) fn is_copied_here(&self, at: At) -> bool {
+        self.copies.may_hold(at.hash) && self.copies.is_known(at)
     }
 
     /// The copy that may answer an operation on a key of another core, if there is one.
@@ -327,8 +339,8 @@ impl Node {
         }
         let (made_in, until) = (offer.epoch.number(), UnixMillis(now.0 + TERM_MS));
         offer.given += 1;
-        offer.last[to] = (made_in, until);
         let bytes_max = VALUE_BYTES_MAX.min((self.shard.budget_bytes() / VALUE_PART) as usize);
+        offer.last[to] = (made_in, until);
         let (epoch, parcel) = (offer.epoch.clone(), &mut self.outbox[to]);
         let shown = self.shard.show_copyable(at, key, bytes_max, now, |value| {
             let (key, value_at) = (parcel.put(key), put_payload(parcel, &value.payload));
@@ -381,7 +393,15 @@ impl Node {
 
     /// Takes in the copies that a parcel brought.
     pub(super) fn accept_copies(&mut self, copies: Vec<Grant>, bytes: &[u8]) {
-        copies.into_iter().for_each(|grant| self.copies.put(grant, bytes));
+        // Another core may have more memory than this.
+        let bytes_max = self.copied_bytes_max();
+        let fits = |grant: &Grant| grant.value.of(bytes).len() <= bytes_max;
+        copies.into_iter().filter(fits).for_each(|grant| self.copies.put(grant, bytes));
+    }
+
+    /// The longest value that is copied from this core, or to it.
+    fn copied_bytes_max(&self) -> usize {
+        VALUE_BYTES_MAX.min((self.shard.budget_bytes() / VALUE_PART) as usize)
     }
 
     /// Drops what was not used for long.
@@ -394,7 +414,13 @@ impl Node {
             self.end_offer(index);
         }
         let before = self.copies.held.len();
-        self.copies.held.retain(|held| now.since(held.until) <= IDLE_MS);
+        self.copies.held.retain_mut(|held| {
+            let stays = now.since(held.until) <= IDLE_MS;
+            if !stays {
+                held.report();
+            }
+            stays
+        });
         if self.copies.held.len() < before {
             self.copies.note_held();
         }
@@ -403,7 +429,7 @@ impl Node {
 
 /// Whether an operation is a read that a copy of a fresh value answers as its owner would.
 #[inline]
-fn is_plain_read(op: &Op<'_>) -> bool {
+pub(super) fn is_plain_read(op: &Op<'_>) -> bool {
     match op {
         Op::Get => true,
         Op::Fetch { expiry: Expiry::Keep, ask, .. } => ask.is_none_or(|ask| ask.renew_below_ms == 0),

@@ -9,6 +9,7 @@ pub use self::batch::Batch;
 use self::batch::Items;
 
 use super::batch::SLICE_INPUT_MAX;
+use super::copies::is_plain_read;
 use super::hotkeys::{self, BigKey, By, HotKey};
 use super::mailbox::{ConnId, Form};
 use super::output::Report;
@@ -107,7 +108,7 @@ impl Node {
         match call {
             Ok(Call::Key(call)) => {
                 let place = self.locate(&call.key);
-                if !self.belongs_here(session, place.0, place.1) {
+                if !self.belongs_here(session, || is_plain_read(&call.op).then_some(place.0), place.1) {
                     return false;
                 }
                 self.on_http_key(id, session, &call, place);

@@ -25,7 +25,7 @@ use crate::protocol::resp::{Parser, Progress};
 #[derive(Debug)]
 pub struct Inflow {
     spec: &'static Spec,
-    pub(super) at: At,
+    at: At,
     /// The core that owns the key.
     pub(super) owner: usize,
     /// The arguments before the value.

@@ -143,8 +143,11 @@ pub enum NoticeKind {
         /// The reader, at the core that the parcel is from.
         from: ConnId,
     },
-    /// The connection to which the notices were to go is gone.
-    Lost,
+    /// A notice did not reach the connection to which it was to go.
+    Unheard {
+        /// Whether that one is gone, and has not only unsubscribed.
+        is_gone: bool,
+    },
 }
 
 /// News for a connection that keeps copies.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::Node;
 use super::batch::{BATCH_MAX, SLICE_INPUT_MAX, Slice};
+use super::copies::is_plain_read;
 use super::mailbox::{ConnId, Form, Work};
 use super::output::{Join, Report};
 use super::session::{Session, State};
@@ -121,7 +122,7 @@ impl Node {
                 return i;
             }
             if let Request::Key(request) = &item.request {
-                if !self.belongs_here(session, item.at, item.owner) {
+                if !self.belongs_here(session, || is_plain_read(&request.op).then_some(item.at), item.owner) {
                     return i;
                 }
                 let key = batch.key(request, input);
@@ -177,6 +178,8 @@ impl Node {
                     Expiry::At(millis) => millis.max(0) as u64,
                     Expiry::Keep | Expiry::Never => self.now.0,
                 };
+                // What is due here is due everywhere: the clocks of two cores are up to a turn apart.
+                let at = if at <= self.now.0 { 0 } else { at };
                 self.on_all(id, session, "flush_all", Join::Text(text), Work::FlushAt(UnixMillis(at)));
             }
             Request::Version => {

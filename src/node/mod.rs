@@ -373,12 +373,14 @@ impl Node {
     /// Puts the session back, and lists it if the io room has something to do for it.
     #[inline]
     fn put_back(&mut self, id: ConnId, mut session: Box<Session>) {
-        if session.output.total_bytes() > self.limits.output_hard_bytes_max {
+        let mut held = session.output.total_bytes();
+        if session.is_settled_here() {
+            held += session.notice_bytes();
+            session.release_notices();
+        }
+        if held > self.limits.output_hard_bytes_max {
             session.state = State::Broken;
             self.counters.limit_errors += 1;
-        }
-        if session.is_settled_here() {
-            session.release_notices();
         }
         if !session.listed {
             session.listed = true;
@@ -696,7 +698,8 @@ impl Node {
         while total > bytes_max {
             let sessions = self.places.iter().enumerate().filter_map(|(i, p)| Some((i, p.session.as_deref()?)));
             let open = sessions.filter(|(_, s)| s.state != State::Broken);
-            let Some((index, session)) = open.max_by_key(|(_, s)| s.held_bytes()) else { break };
+            // Who has given no password goes before those who have.
+            let Some((index, session)) = open.max_by_key(|(_, s)| (!s.authenticated, s.held_bytes())) else { break };
             total = total.saturating_sub(session.held_bytes() as u64);
             closed += 1;
             self.discard(index);
@@ -719,6 +722,7 @@ fn may_run(session: &Session, output_soft_bytes_max: usize) -> bool {
         && (session.move_to.is_none() || session.inflow.is_some())
         && session.gathering.is_none()
         && session.http_batch.is_none()
+        && session.finding.is_none()
         && session.output.total_bytes() + session.in_flight_bytes < output_soft_bytes_max
         && session.output.pending_count() < session.output.window(output_soft_bytes_max)
 }

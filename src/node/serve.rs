@@ -34,7 +34,7 @@ impl Node {
             match notice.kind {
                 NoticeKind::Changed => self.accept_notice(notice.conn, key),
                 NoticeKind::Relayed { from: reader } => self.accept_relay(from, notice.conn, reader, key),
-                NoticeKind::Lost => self.lose_redirect(notice.conn),
+                NoticeKind::Unheard { is_gone } => self.accept_unheard(notice.conn, is_gone),
             }
         }
         self.accept_copies(parcel.copies, &waiting.bytes);
@@ -211,6 +211,8 @@ impl Node {
         if self.now >= self.flush_at {
             self.flush_at = NEVER;
             self.flush();
+            // Their owners may have been asleep since then.
+            self.copies.drop_held();
         }
     }
 

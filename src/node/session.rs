@@ -6,7 +6,7 @@ use super::gather::Gathering;
 use super::http::Batch;
 use super::inflow::Inflow;
 use super::output::Output;
-use super::redirect::Subscription;
+use super::redirect::{Finding, Subscription};
 use super::steering::Steering;
 use super::tracking::Tracking;
 use crate::base::UnixMillis;
@@ -150,6 +150,8 @@ pub struct Session {
     pub(super) gathering: Option<Box<Gathering>>,
     /// What it is to be told when it changes, because the client keeps copies.
     pub(super) tracking: Option<Box<Tracking>>,
+    /// The `CLIENT TRACKING` that is being executed, while the connection that is to hear the notices is looked for.
+    pub(super) finding: Option<Box<Finding>>,
     /// What it needs because it has subscribed to the notices of other connections.
     pub(super) subscription: Option<Box<Subscription>>,
     /// Whether any of its requests may have waited for a fill.
@@ -191,11 +193,18 @@ impl Session {
             queued: false,
             gathering: None,
             tracking: None,
+            finding: None,
             subscription: None,
             has_waited: false,
             copies_seen: 0,
             copies_after: u32::MAX,
         }
+    }
+
+    /// Bytes of notices that wait for the end of a reply.
+    pub fn notice_bytes(&self) -> usize {
+        let own = self.tracking.as_ref().map_or(0, |tracking| tracking.waiting_bytes());
+        own + self.subscription.as_ref().map_or(0, |subscription| subscription.held.len())
     }
 
     /// Memory this session holds beyond its own struct.
@@ -205,6 +214,7 @@ impl Session {
         let large = self.output.marks().held_bytes() + self.inflow.as_ref().map_or(0, |inflow| inflow.held_bytes());
         let batch = self.http_batch.as_ref().map_or(0, |batch| batch.held_bytes());
         let tracking = self.tracking.as_ref().map_or(0, |tracking| tracking.held_bytes());
+        let tracking = tracking + self.finding.as_ref().map_or(0, |finding| finding.tracking.held_bytes());
         let tracking = tracking + self.subscription.as_ref().map_or(0, |subscription| subscription.held_bytes());
         let output = self.output.copied_bytes() + self.output.unused_bytes();
         self.input.capacity() + output + self.name.capacity() + spans + gathering + batch + tracking + large

@@ -11,7 +11,7 @@ use super::output::{Join, Report};
 use super::session::{Scope, Session};
 use super::settings::Change;
 use super::stats::CoreSnapshot;
-use super::tracking::Tell;
+use super::tracking::Left;
 use super::{http, memory};
 use crate::base::{SLOT_COUNT, Slot, glob};
 use crate::command::args::parse_integer;
@@ -55,7 +55,7 @@ impl Node {
                 Ok(())
             }
             Sweep::Tracking => {
-                self.client_tracking(id, session, args).map(|tell| self.tell_all_cores(id, session, spec, tell))
+                self.client_tracking(id, session, args).map(|left| self.finish_tracking(id, session, spec, left))
             }
             Sweep::Subscribe => self.subscribe(id, session, args),
             Sweep::Unsubscribe => self.unsubscribe(session, args),
@@ -88,28 +88,17 @@ impl Node {
         }
     }
 
-    /// Has every core do what `CLIENT TRACKING` needs, and answers once all have.
-    fn tell_all_cores(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, tell: Vec<Tell>) {
-        if tell.is_empty() {
-            return reply(session, "").status("OK");
-        }
-        let cores = self.topology.cores().len();
-        let sequence = session.output.expect(Join::Status, (cores * tell.len()) as u32);
-        for (i, tell) in tell.iter().enumerate() {
-            if let Tell::Find(to) = tell {
-                Self::begin_redirect(session, *to, sequence, cores);
-            }
-            for core in 0..cores {
-                let token = Token { conn: id, sequence, part: (i * cores + core) as u32 };
-                match tell {
-                    Tell::Find(to) if core == self.core => {
-                        let found = self.find_subscriber(*to);
-                        self.accept_subscriber(session, token, found);
-                    }
-                    Tell::Find(to) => self.on_core(session, token, spec.name, core, Work::FindSubscriber(*to), b""),
-                    Tell::Broadcast(all) => {
-                        self.on_core(session, token, spec.name, core, Work::Broadcast(all.clone()), b"");
-                    }
+    /// Does what is left of a `CLIENT TRACKING`, and answers once all cores have.
+    fn finish_tracking(&mut self, id: ConnId, session: &mut Session, spec: &'static Spec, left: Left) {
+        match left {
+            Left::Nothing => reply(session, "").status("OK"),
+            Left::Find(finding) => self.find_listener(id, session, finding, spec.name),
+            Left::Broadcast(broadcast) => {
+                let cores = self.topology.cores().len();
+                let sequence = session.output.expect(Join::Status, cores as u32);
+                for core in 0..cores {
+                    let token = Token { conn: id, sequence, part: core as u32 };
+                    self.on_core(session, token, spec.name, core, Work::Broadcast(broadcast.clone()), b"");
                 }
             }
         }
@@ -138,7 +127,7 @@ impl Node {
     }
 
     /// Does `work` on `core`, which may be this one. `bytes` are what the work's spans mean.
-    fn on_core(
+    pub(super) fn on_core(
         &mut self,
         session: &mut Session,
         token: Token,

@@ -19,7 +19,7 @@ use super::Node;
 use super::batch::reply;
 use super::mailbox::{ConnId, Work};
 use super::readers::Reader;
-use super::redirect::Redirect;
+use super::redirect::{Finding, Redirect};
 use super::session::Session;
 use crate::command::table::Spec;
 use crate::command::{Args, ReplySink, SyntaxError};
@@ -82,15 +82,21 @@ pub struct Tracking {
     pub(super) redirect: Option<Redirect>,
 }
 
-/// What `CLIENT TRACKING` has every core do.
-pub(super) enum Tell {
-    /// Remember prefixes.
+/// What is left to do of a `CLIENT TRACKING`.
+pub(super) enum Left {
+    Nothing,
+    /// Every core is to remember prefixes.
     Broadcast(Arc<Broadcast>),
-    /// Look for the connection that is to hear the notices.
-    Find(u64),
+    /// The connection that is to hear the notices has to be found.
+    Find(Finding),
 }
 
 impl Tracking {
+    /// Bytes of notices that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// Memory held.
     pub fn held_bytes(&self) -> usize {
         let prefixes: usize = self.prefixes.iter().map(|prefix| size_of_val(prefix) + prefix.capacity()).sum();
@@ -184,7 +190,7 @@ impl Node {
         id: ConnId,
         session: &mut Session,
         args: Args<'_>,
-    ) -> Result<Vec<Tell>, SyntaxError> {
+    ) -> Result<Left, SyntaxError> {
         use SyntaxError::Other;
         let (mut mode, mut no_loop, mut prefixes, mut redirect) = (Mode::All, false, Vec::new(), None);
         let mut i = 3;
@@ -234,7 +240,7 @@ impl Node {
         };
         if !on {
             self.end_tracking(id, session);
-            return Ok(Vec::new());
+            return Ok(Left::Nothing);
         }
         if !prefixes.is_empty() && mode != Mode::Broadcast {
             return Err(Other("ERR PREFIX option requires BCAST mode to be enabled"));
@@ -267,23 +273,29 @@ impl Node {
         if all.len() > PREFIXES_MAX {
             return Err(Other("ERR a client has 256 prefixes at most"));
         }
-        if before.is_none() {
-            self.counters.tracking_clients += 1;
+        let prefixes = all.clone();
+        let tracking =
+            Tracking { mode, no_loop, prefixes, caching: None, now: false, held: Vec::new(), redirect: None };
+        let tracking = Box::new(tracking);
+        let reader = Reader { core: self.core, conn: id, no_loop };
+        let broadcast = (mode == Mode::Broadcast).then(|| Arc::new(Broadcast { reader, prefixes: all }));
+        // A negative number is nobody's, and 0 is none. Its own notices a connection hears without that.
+        if let Some(to) = redirect.filter(|&to| to != 0 && to as u64 != session.id) {
+            return Ok(Left::Find(Finding::new(to as u64, tracking, broadcast)));
+        }
+        self.begin_tracking(session, tracking);
+        Ok(broadcast.map_or(Left::Nothing, Left::Broadcast))
+    }
+
+    /// From now on a session tracks like this, whatever it has tracked before.
+    pub(super) fn begin_tracking(&mut self, session: &mut Session, mut tracking: Box<Tracking>) {
+        match session.tracking.take() {
+            Some(before) => tracking.held = before.held,
+            None => self.counters.tracking_clients += 1,
         }
         // It stays here, so that notices find it.
         session.move_to = None;
-        let held = session.tracking.take().map(|before| before.held).unwrap_or_default();
-        let tracking =
-            Tracking { mode, no_loop, prefixes: all.clone(), caching: None, now: false, held, redirect: None };
-        session.tracking = Some(Box::new(tracking));
-        let reader = Reader { core: self.core, conn: id, no_loop };
-        let mut tell = Vec::new();
-        if mode == Mode::Broadcast {
-            tell.push(Tell::Broadcast(Arc::new(Broadcast { reader, prefixes: all })));
-        }
-        // A negative number is nobody's, and 0 is none. Its own notices a connection hears without that.
-        tell.extend(redirect.filter(|&to| to != 0 && to as u64 != session.id).map(|to| Tell::Find(to as u64)));
-        Ok(tell)
+        session.tracking = Some(tracking);
     }
 }
 

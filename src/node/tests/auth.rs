@@ -377,6 +377,24 @@ fn http_requests_bring_their_passwords() {
     assert_eq!((client.core, client.moves), (1, 1));
 }
 
+/// What they hold is not much each, and may be much together.
+#[test]
+fn who_has_given_no_password_is_closed_before_those_who_have() {
+    let mut host = guarded(1);
+    let mut known = host.connect(0, Scope::Host);
+    assert_eq!(host.ask(&mut known, OPEN), "+OK\r\n");
+    host.feed(&known, format!("*3\r\n$6\r\nAPPEND\r\n$1\r\nk\r\n$4096\r\n{}", "v".repeat(4000)).as_bytes());
+    let unknown: Vec<Client> = (0..20).map(|_| host.connect(0, Scope::Host)).collect();
+    for client in &unknown {
+        host.feed(client, b"*2\r\n$4\r\nAUTH\r\n$2000\r\n0123456789");
+    }
+    let closed = host.nodes[0].shed(0);
+    let is_open = |host: &mut Host, client: &Client| host.wishes(client).0 == State::Open;
+    let left = unknown.iter().filter(|client| is_open(&mut host, client)).count();
+    assert!(closed > 0 && left == unknown.len() - closed, "{closed} closed, {left} left");
+    assert!(is_open(&mut host, &known), "it holds most");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -375,3 +375,24 @@ fn the_copies_of_one_core_are_few_and_small() {
     alone.ask(&mut client, words("GET a").repeat(10_000));
     assert_eq!(copies(&alone, 0), (0, 0));
 }
+
+/// A key that shares a bit of the set with a hot one is not taken for it, and a write is never answered by a copy.
+#[test]
+fn only_reads_of_the_hot_key_itself_leave_a_connection_where_it_is() {
+    let (mut host, hot) = hot_host("SET KEY v");
+    let bit = |host: &Host, key: &str| host.nodes[0].locate(key.as_bytes()).0.hash.bit();
+    let like = |host: &Host, key: &String| *key != hot && bit(host, key) == bit(host, &hot);
+    let other = (0..).map(|salt| key_on(&host, 0, salt)).find(|key| like(&host, key)).unwrap();
+    let moves = |host: &mut Host, request: String| {
+        let mut client = host.connect(1, Scope::Host);
+        host.ask(&mut client, words(&request));
+        client.moves
+    };
+    assert_eq!(moves(&mut host, format!("GET {hot}")), 0);
+    assert_eq!(moves(&mut host, format!("GET {other}")), 1);
+    assert_eq!(moves(&mut host, format!("SET {hot} w")), 1);
+    let mut client = host.connect(1, Scope::Host);
+    host.ask(&mut client, words(&format!("GET {hot}")).repeat(10));
+    host.ask(&mut client, words(&format!("GET {other}")).repeat(200));
+    assert_eq!(client.moves, 1, "it is steered by what it asks for later");
+}

@@ -123,6 +123,23 @@ fn a_flush_with_a_delay_takes_what_was_stored_before_its_time() {
     assert_eq!(there_is(host.ask(&mut client, &get)), 2, "a flush at once takes back one that is to come");
 }
 
+/// The clock of a core stands still during a turn, in which it may take mail of one that is further.
+#[test]
+fn a_flush_at_once_is_at_once_at_a_core_whose_clock_is_behind() {
+    const START_US: u64 = 1_700_000_000_000_000;
+    let mut host = Host::new(2, LIMITS);
+    let (key, near) = (key_on(&host, 0, 0), key_on(&host, 1, 0));
+    let mut client = host.connect_as(Protocol::Memcache, 1, Scope::Host);
+    host.ask(&mut client, format!("get {near}\r\n"));
+    let set = || format!("set {key} 0 0 1\r\n1\r\n");
+    host.nodes[1].set_time(START_US + 1000);
+    let script = format!("{}flush_all\r\nget {key}\r\n{}get {key}\r\n", set(), set());
+    let answer = format!("STORED\r\nOK\r\nEND\r\nSTORED\r\nVALUE {key} 0 1\r\n1\r\nEND\r\n");
+    assert_eq!(host.ask(&mut client, script), answer);
+    host.nodes[0].set_time(START_US + 2000);
+    assert_eq!(host.ask(&mut client, format!("get {key}\r\n")), format!("VALUE {key} 0 1\r\n1\r\nEND\r\n"));
+}
+
 #[test]
 fn too_large_a_value_is_passed_over_however_it_is_cut() {
     let mut host = Host::new(2, LIMITS);

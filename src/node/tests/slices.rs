@@ -327,3 +327,13 @@ fn short_requests_behind_long_ones_do_not_wait_for_bytes_that_never_come() {
         }
     }
 }
+
+#[test]
+fn commands_that_do_not_exist_are_work_too() {
+    let mut host = Host::new(1, LIMITS);
+    let mut client = host.connect(0, Scope::Host);
+    host.feed(&client, &b"NONSENSE\r\n".repeat(3000));
+    assert!(host.nodes[0].has_waiting(), "all of them in one slice");
+    host.settle(&mut client);
+    assert_eq!(replies(&client.got).len(), 3000);
+}

@@ -580,9 +580,58 @@ fn who_has_lost_its_listener_is_told_if_it_can_be() {
     }
 }
 
-/// A change between the request and the answer of the core at which the listener is, of a key that was read behind the request.
 #[test]
-fn a_change_before_the_listener_is_found_is_not_forgotten() {
+fn a_redirection_that_fails_changes_nothing() {
+    for cores in 1..4 {
+        let mut host = Host::new(cores, LIMITS);
+        let (mut heard, id) = listener(&mut host, cores - 1);
+        let (mut client, mut writer) = (host.connect(0, Scope::Host), host.connect(0, Scope::Host));
+        for mode in ["", "BCAST PREFIX k"] {
+            host.ask(&mut client, format!("HELLO 3\r\nCLIENT TRACKING ON {mode}\r\nGET k\r\n"));
+            let failed = host.ask(&mut client, "CLIENT TRACKING ON REDIRECT 999999\r\nCLIENT GETREDIR\r\n");
+            assert!(failed.starts_with("-ERR") && failed.ends_with("\r\n:0\r\n"), "{failed}");
+            host.ask(&mut writer, "SET k 1\r\n");
+            assert_eq!(host.ask(&mut client, ""), invalidated("k"));
+            // Each of two in one pipeline is answered by its own outcome, and what is behind them waits.
+            let script = format!(
+                "CLIENT TRACKING ON {mode} REDIRECT 999999\r\nCLIENT TRACKING ON {mode} REDIRECT {id}\r\n\
+                 CLIENT TRACKING ON {mode} REDIRECT 999998\r\nGET k\r\nCLIENT GETREDIR\r\nCLIENT TRACKING OFF\r\n"
+            );
+            let answer = host.ask(&mut client, &script[..script.len() - "CLIENT TRACKING OFF\r\n".len()]);
+            let lines: Vec<_> = answer.split("\r\n").map(|line| &line[..line.len().min(4)]).collect();
+            assert_eq!(
+                lines,
+                ["-ERR", "+OK", "-ERR", "$1", "1", &format!(":{id}")[..2.min(id.len() + 1)], ""],
+                "{answer}"
+            );
+            host.ask(&mut writer, "SET k 1\r\n");
+            assert_eq!(host.ask(&mut heard, ""), format!("{MESSAGE}*1\r\n$1\r\nk\r\n"));
+            assert_eq!(host.ask(&mut client, "CLIENT TRACKING OFF\r\n"), "+OK\r\n");
+        }
+        assert!(host.nodes.iter().all(|node| node.snapshot().tracking_clients == 0));
+    }
+}
+
+#[test]
+fn who_subscribes_again_is_told_that_something_was_missed() {
+    for cores in 1..3 {
+        let mut host = Host::new(cores, LIMITS);
+        let (mut heard, id) = listener(&mut host, cores - 1);
+        let (mut client, mut writer) = (host.connect(0, Scope::Host), host.connect(0, Scope::Host));
+        host.ask(&mut client, format!("CLIENT TRACKING ON REDIRECT {id}\r\nGET a\r\nGET b\r\n"));
+        host.ask(&mut heard, "UNSUBSCRIBE\r\n");
+        host.ask(&mut writer, "SET a 1\r\n");
+        assert_eq!(host.ask(&mut heard, "SUBSCRIBE __redis__:invalidate\r\n"), SUBSCRIBED);
+        host.ask(&mut writer, "SET b 1\r\n");
+        assert_eq!(host.ask(&mut heard, ""), format!("{MESSAGE}*-1\r\n"));
+        host.ask(&mut client, "GET b\r\n");
+        host.ask(&mut writer, "SET b 2\r\n");
+        assert_eq!(host.ask(&mut heard, ""), format!("{MESSAGE}*1\r\n$1\r\nb\r\n"));
+    }
+}
+
+#[test]
+fn what_is_read_behind_the_request_waits_until_the_listener_is_found() {
     let mut host = Host::new(2, LIMITS);
     let (mut heard, id) = listener(&mut host, 1);
     let key = key_on(&host, 0, 0);
@@ -591,7 +640,11 @@ fn a_change_before_the_listener_is_found_is_not_forgotten() {
     let mut writer = host.connect(0, Scope::Core);
     host.feed(&writer, &words(&format!("SET {key} v")));
     host.nodes[0].tell_readers();
-    assert_eq!(host.ask(&mut heard, ""), format!("{MESSAGE}*-1\r\n"));
-    assert_eq!(host.ask(&mut client, ""), "+OK\r\n$-1\r\n");
+    // The read waits until the listener is found, and so sees the change.
+    assert_eq!(host.ask(&mut client, ""), "+OK\r\n$1\r\nv\r\n");
+    assert_eq!(host.ask(&mut heard, ""), "");
+    host.feed(&writer, &words(&format!("SET {key} w")));
+    host.nodes[0].tell_readers();
+    assert!(host.ask(&mut heard, "").ends_with(&format!("{key}\r\n")));
     host.settle(&mut writer);
 }
