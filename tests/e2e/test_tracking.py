@@ -197,7 +197,7 @@ def test_commands_say_what_is_tracked(server):
     ]:
         answer = listener.ask(wrong)
         assert answer.startswith(b"-ERR") and text in answer, (wrong, answer)
-    assert b":-1\r\n" in info(), "who cannot be redirected tracks nothing"
+    assert b"$5\r\noptin\r\n" in info() and b":0\r\n" in info(), "a redirection that fails changes nothing"
     assert listener.ask("CLIENT TRACKING OFF") == b"+OK\r\n"
     assert b"$3\r\noff\r\n" in info()
     assert b"can be called only when" in listener.ask("CLIENT CACHING YES")
