@@ -52,6 +52,12 @@ pub struct Grant {
     at: At,
     key: Span,
     value: Span,
+    terms: Terms,
+}
+
+/// What is known of a value that was copied, and for how long the copy is good.
+#[derive(Debug)]
+struct Terms {
     version: u64,
     flags: u32,
     expires_at: Option<u64>,
@@ -89,12 +95,7 @@ struct Held {
     at: At,
     key: Box<[u8]>,
     value: Vec<u8>,
-    version: u64,
-    flags: u32,
-    expires_at: Option<u64>,
-    epoch: Arc<Epoch>,
-    made_in: u64,
-    until: UnixMillis,
+    terms: Terms,
     /// The number of the first copy of this key of those that followed each other here.
     number: u64,
     /// Reads answered that the owner has not heard of.
@@ -103,14 +104,14 @@ struct Held {
 
 impl Held {
     fn is_good(&self, now: UnixMillis) -> bool {
-        let lives = self.expires_at.is_none_or(|deadline| now.0 <= deadline);
-        lives && now < self.until && self.epoch.is(self.made_in)
+        let Terms { expires_at, epoch, made_in, until, .. } = &self.terms;
+        expires_at.is_none_or(|deadline| now.0 <= deadline) && now < *until && epoch.is(*made_in)
     }
 
     /// Tells the owner of the reads, which it takes in with the next request for the key.
     fn report(&mut self) {
         if self.reads > 0 {
-            self.epoch.add_reads(std::mem::take(&mut self.reads));
+            self.terms.epoch.add_reads(std::mem::take(&mut self.reads));
         }
     }
 
@@ -197,23 +198,22 @@ impl Copies {
     }
 
     fn put(&mut self, grant: Grant, bytes: &[u8]) {
-        let Grant { at, key, value, version, flags, expires_at, epoch, made_in, until } = grant;
+        let Grant { at, key, value, terms } = grant;
         let (key, value) = (key.of(bytes), value.of(bytes));
         if let Some(held) = self.held.iter_mut().find(|held| held.at == at && *held.key == *key) {
             held.report();
             held.value.clear();
             held.value.extend_from_slice(value);
-            (held.version, held.flags, held.expires_at) = (version, flags, expires_at);
-            (held.epoch, held.made_in, held.until) = (epoch, made_in, until);
+            held.terms = terms;
             return;
         }
         if self.held.len() == HELD_MAX {
-            let oldest = self.held.iter().enumerate().min_by_key(|(_, held)| held.until).map(|(i, _)| i);
+            let oldest = self.held.iter().enumerate().min_by_key(|(_, held)| held.terms.until).map(|(i, _)| i);
             oldest.map(|i| self.held.swap_remove(i)).into_iter().for_each(|mut held| held.report());
         }
         self.numbered += 1;
         let (key, value, number) = (key.into(), value.to_vec(), self.numbered);
-        self.held.push(Held { at, key, value, version, flags, expires_at, epoch, made_in, until, number, reads: 0 });
+        self.held.push(Held { at, key, value, terms, number, reads: 0 });
         self.note_held();
     }
 }
@@ -288,9 +288,9 @@ impl Node {
         self.shard.count_copy_read(&held.key);
         let value = Value {
             payload: Payload::Whole(&held.value),
-            version: held.version,
-            expires_at: held.expires_at,
-            flags: held.flags,
+            version: held.terms.version,
+            expires_at: held.terms.expires_at,
+            flags: held.terms.flags,
             was_read: true,
         };
         match form {
@@ -316,6 +316,7 @@ impl Node {
         let is_new = self.copies.hot.take_if(|hot| *hot == at.hash).is_some();
         let known = self.copies.offers.iter().position(|offer| offer.hash == at.hash);
         let Some(index) = known.or_else(|| is_new.then(|| self.begin_offer(at)).flatten()) else { return };
+        let bytes_max = self.copied_bytes_max();
         let offer = &mut self.copies.offers[index];
         let reads = offer.epoch.take_reads();
         offer.used_at = now;
@@ -339,22 +340,13 @@ impl Node {
         }
         let (made_in, until) = (offer.epoch.number(), UnixMillis(now.0 + TERM_MS));
         offer.given += 1;
-        let bytes_max = VALUE_BYTES_MAX.min((self.shard.budget_bytes() / VALUE_PART) as usize);
         offer.last[to] = (made_in, until);
         let (epoch, parcel) = (offer.epoch.clone(), &mut self.outbox[to]);
         let shown = self.shard.show_copyable(at, key, bytes_max, now, |value| {
             let (key, value_at) = (parcel.put(key), put_payload(parcel, &value.payload));
-            parcel.copies.push(Grant {
-                at,
-                key,
-                value: value_at,
-                version: value.version,
-                flags: value.flags,
-                expires_at: value.expires_at,
-                epoch,
-                made_in,
-                until,
-            });
+            let (version, flags, expires_at) = (value.version, value.flags, value.expires_at);
+            let terms = Terms { version, flags, expires_at, epoch, made_in, until };
+            parcel.copies.push(Grant { at, key, value: value_at, terms });
         });
         if !shown {
             // Not now, and not soon.
@@ -415,7 +407,7 @@ impl Node {
         }
         let before = self.copies.held.len();
         self.copies.held.retain_mut(|held| {
-            let stays = now.since(held.until) <= IDLE_MS;
+            let stays = now.since(held.terms.until) <= IDLE_MS;
             if !stays {
                 held.report();
             }

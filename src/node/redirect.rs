@@ -5,7 +5,7 @@
 //! looked for at all of them once, and from then on stays where it is.
 //!
 //! ```text
-//! owner ─ notice ─> core of the reader ─ relay ─> core of the subscriber ─> message, or "lost" back to the reader
+//! owner ─ notice ─> core of the reader ─ relay ─> core of the subscriber ─> message, or word back that it was not heard
 //! ```
 
 use std::collections::BTreeMap;
