@@ -101,6 +101,12 @@ impl Shard {
             self.wheel.start_sweep();
             self.sweep(now, SWEEP_PER_WRITE);
         }
+        self.keep_room(now);
+    }
+
+    /// Does a share of evicting what is too much, and of giving it back to the system.
+    #[inline]
+    pub(super) fn keep_room(&mut self, now: UnixMillis) {
         if self.wants_free_segments() {
             self.pace(now);
         } else {

@@ -280,6 +280,18 @@ impl Shard {
         self.reserved_bytes = bytes;
     }
 
+    /// Adds to it what has come since it was last said, and makes as much room as a write does: thousands of sessions
+    /// may open before anything is written, and before the next slice.
+    pub fn add_reserved_bytes(&mut self, bytes: u64, now: UnixMillis) {
+        self.reserved_bytes = self.reserved_bytes.saturating_add(bytes);
+        self.keep_room(now);
+    }
+
+    /// Takes from it what has gone.
+    pub fn sub_reserved_bytes(&mut self, bytes: u64) {
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
+    }
+
     /// The counters.
     pub fn stats(&self) -> &ShardStats {
         &self.stats

@@ -143,6 +143,9 @@ const BEHIND_BYTES_MAX: usize = 64 << 10;
 /// Spare output buffers kept, and the largest that is worth keeping.
 const SPARE_BUFFERS_MAX: usize = 512;
 const SPARE_BYTES_MAX: usize = 64 << 10;
+/// What a session counts for from its first moment on, until all that sessions hold is counted again: itself, its place,
+/// its connection in the io room, and small buffers.
+const SESSION_BYTES: u64 = (size_of::<Session>() + size_of::<Place>() + 128) as u64;
 
 /// Records of which the counters tell how often they were read.
 const REFS_SAMPLE: usize = 256;
@@ -330,6 +333,7 @@ impl Node {
             self.places.push(Place::default());
             (self.places.len() - 1) as u32
         });
+        self.shard.add_reserved_bytes(SESSION_BYTES, self.now);
         let place = &mut self.places[index as usize];
         place.session = Some(session);
         self.counters.connections_current += 1;
@@ -346,6 +350,7 @@ impl Node {
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
         self.counters.connections_current -= 1;
+        self.shard.sub_reserved_bytes(SESSION_BYTES);
         Some(session)
     }
 

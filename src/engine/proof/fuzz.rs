@@ -325,7 +325,12 @@ impl Twin {
             12 => self.set_budget(source),
             13 => {
                 let reserved = source.magnitude(24);
-                self.shard.set_reserved_bytes(if source.byte() < 128 { 0 } else { reserved });
+                match source.byte() {
+                    0..100 => self.shard.set_reserved_bytes(0),
+                    100..150 => self.shard.add_reserved_bytes(reserved, UnixMillis(self.now)),
+                    150..200 => self.shard.sub_reserved_bytes(reserved),
+                    200.. => self.shard.set_reserved_bytes(reserved),
+                }
                 self.within = false;
             }
             14 => self.crowd(source),

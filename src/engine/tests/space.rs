@@ -255,6 +255,30 @@ fn reserved_bytes_push_records_out() {
     s.check();
 }
 
+/// As when thousands of connections open before anything is written.
+#[test]
+fn what_is_reserved_piece_by_piece_makes_its_own_room() {
+    let mut s = shard(16 << 20, Policy::Clock);
+    for n in 0..200_000 {
+        set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW);
+    }
+    settle(&mut s, NOW);
+    let (before, segment) = (s.memory(), s.memory().segment_bytes);
+    let mut most = 0;
+    for _ in 0..8 << 10 {
+        s.add_reserved_bytes(512, UnixMillis(NOW));
+        most = most.max(s.memory().resident_bytes);
+    }
+    let after = s.memory();
+    assert!(after.reserved_bytes >= before.reserved_bytes + (4 << 20), "{before:?} {after:?}");
+    assert!(most <= after.budget_bytes + Shard::FIXED_BYTES + segment, "{most} beside {after:?}");
+    s.sub_reserved_bytes(3 << 20);
+    assert_eq!(s.memory().reserved_bytes, after.reserved_bytes - (3 << 20));
+    s.sub_reserved_bytes(2 << 20);
+    assert_eq!(s.memory().reserved_bytes, after.reserved_bytes - (4 << 20), "what was counted meanwhile may be less");
+    s.check();
+}
+
 /// Deleted keys leave holes in the heap, which is why a server once took more than its budget after its values had become longer.
 #[test]
 fn what_the_allocator_may_keep_of_tables_counts_until_the_keyspace_is_flushed() {
