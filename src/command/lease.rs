@@ -13,11 +13,13 @@ pub struct Ask {
     pub term_ms: u32,
     /// How long the asker waits for a fill by another, in milliseconds.
     pub wait_ms: u32,
+    /// The token of a lease on a missing value; 0: one that no other lease has.
+    pub version: u64,
 }
 
 impl Ask {
     /// No lease: only how fresh the value is.
-    pub const NOTHING: Self = Self { claim: Claim::Nothing, renew_below_ms: 0, term_ms: 0, wait_ms: 0 };
+    pub const NOTHING: Self = Self { claim: Claim::Nothing, renew_below_ms: 0, term_ms: 0, wait_ms: 0, version: 0 };
 }
 
 /// When an asker would fill.

@@ -100,12 +100,24 @@ pub struct Store<'a> {
     pub invalidate: bool,
     /// Whether [`StoreMode::Append`] and [`StoreMode::Prepend`] make a key that does not exist.
     pub create: bool,
+    /// The version that the value shall have; 0: the server numbers it.
+    pub version: u64,
 }
 
 impl Store<'static> {
     /// A write of no bytes that nothing else is said about.
     pub const fn new(mode: StoreMode, expiry: Expiry) -> Self {
-        Self { value: b"", flags: 0, expiry, mode, compare: None, soft_ms: 0, invalidate: false, create: false }
+        Self {
+            value: b"",
+            flags: 0,
+            expiry,
+            mode,
+            compare: None,
+            soft_ms: 0,
+            invalidate: false,
+            create: false,
+            version: 0,
+        }
     }
 }
 
@@ -118,6 +130,8 @@ pub struct Remove {
     pub stale: Option<Expiry>,
     /// Whether the key stays, with no bytes and no client flags.
     pub empty: bool,
+    /// The version that what stays shall have; 0: the server numbers it.
+    pub version: u64,
 }
 
 /// A change of a decimal number of 64 bits without a sign, as memcached counts: beyond the largest it begins at 0
@@ -134,6 +148,8 @@ pub struct Count {
     pub expiry: Expiry,
     /// Only if the value has this version.
     pub compare: Option<u64>,
+    /// The version that the number shall have; 0: the server numbers it.
+    pub version: u64,
 }
 
 /// What came of a [`Op::Store`], [`Op::Remove`] or [`Op::Count`].

@@ -164,7 +164,7 @@ pub fn getlease(args: Args<'_>) -> Parsed<'_> {
         i += 2;
     }
     let (term_ms, wait_ms) = (term.unwrap_or(0), wait.unwrap_or(0));
-    let ask = Some(Ask { claim: Claim::Missing, renew_below_ms: 0, term_ms, wait_ms });
+    let ask = Some(Ask { claim: Claim::Missing, term_ms, wait_ms, ..Ask::NOTHING });
     Ok(Op::Fetch { expiry: Expiry::Keep, bump: true, ask })
 }
 

@@ -4,7 +4,7 @@
 //! offset 0   word A, 8 bytes
 //!        8   word B, 4 bytes
 //!       12   expiry word: 4 bytes with A.e, 8 with A.e and A.w; with A.w alone
-//!            8 bytes and the soft deadline in 8 more
+//!            8 bytes, the soft deadline in 8 more, and the client's version in 8 more
 //!            client flags, only if A.c: 4 bytes
 //!            key
 //!            body: the value, or with A.large the u32 numbers of its extents
@@ -31,6 +31,9 @@
 //!
 //! soft     63                                                             0
 //!          │       Unix milliseconds from which on it is stale; 0: never    │
+//!
+//! client's 63                                                             0
+//!          │  version that the client gave the value; 0: that of the words  │
 //! ```
 //!
 //! A segment's base is the time at which it was opened, so the narrow word reaches
@@ -54,8 +57,9 @@ use super::expiry::{DEADLINE_MS_MAX, Watch};
 pub const HEADER_BYTES: usize = 12;
 /// Bytes of the narrow expiry word, and by how many the wide one is longer.
 const EXPIRY_BYTES: usize = 4;
-/// Bytes of the soft deadline.
+/// Bytes of the soft deadline, and of the version that the client gave.
 const SOFT_BYTES: usize = 8;
+const OWN_VERSION_BYTES: usize = 8;
 /// Bytes of the client flags.
 const FLAGS_BYTES: usize = 4;
 /// Records start at multiples of this, which is the unit of [`Loc`].
@@ -132,8 +136,8 @@ pub enum Form {
     Narrow,
     /// 8 bytes: any deadline, or none.
     Wide,
-    /// 16 bytes: any deadline or none, and a soft one or none.
-    Soft,
+    /// 24 bytes: any deadline or none, a soft one or none, and a version of the client's own or none.
+    Full,
 }
 
 impl Form {
@@ -234,7 +238,7 @@ impl Head {
         match (self.0 & HAS_EXPIRY, self.0 & WIDE) {
             (0, 0) => Form::Absent,
             (_, 0) => Form::Narrow,
-            (0, _) => Form::Soft,
+            (0, _) => Form::Full,
             _ => Form::Wide,
         }
     }
@@ -246,7 +250,7 @@ impl Head {
             Form::Absent => 0,
             Form::Narrow => HAS_EXPIRY,
             Form::Wide => HAS_EXPIRY | WIDE,
-            Form::Soft => WIDE,
+            Form::Full => WIDE,
         };
         Self(self.0 & !(HAS_EXPIRY | WIDE) | bits)
     }
@@ -272,9 +276,9 @@ impl Head {
     /// Bytes from the start of the record to its client flags, or where they would be.
     #[inline]
     pub fn flags_at(self) -> usize {
-        // Each bit stands for four bytes, and the wide one alone for sixteen.
+        // Each bit stands for four bytes, and the wide one alone for twenty-four.
         let (expiry, wide) = (self.0 >> HAS_EXPIRY_SHIFT & 1, self.0 >> WIDE_SHIFT & 1);
-        let words = expiry + wide + 3 * (wide & !expiry);
+        let words = expiry + wide + 5 * (wide & !expiry);
         HEADER_BYTES + EXPIRY_BYTES * words as usize
     }
 
@@ -308,7 +312,7 @@ impl Head {
     fn divide(self, segment_shift: u32) -> (usize, usize) {
         let whole = self.value_len() >> segment_shift;
         let rest = self.value_len() & ((1 << segment_shift) - 1);
-        let words = 2 * EXPIRY_BYTES + SOFT_BYTES + FLAGS_BYTES;
+        let words = 2 * EXPIRY_BYTES + SOFT_BYTES + OWN_VERSION_BYTES + FLAGS_BYTES;
         let beside = HEADER_BYTES + words + self.key_len() + whole * EXTENT_ID_BYTES;
         let too_long = rest > 0 && beside + rest > (1 << segment_shift) / LARGE_FRACTION;
         if too_long { (whole + 1, 0) } else { (whole, rest) }
@@ -353,7 +357,7 @@ impl ExpiryWord {
         match head.form() {
             Form::Absent => Self::NONE,
             Form::Narrow => read_u32(bytes, at).map_or(Self::NONE, |word| Self::from_narrow(word, base)),
-            Form::Wide | Form::Soft => read_u64(bytes, at).map_or(Self::NONE, Self::from_wide),
+            Form::Wide | Form::Full => read_u64(bytes, at).map_or(Self::NONE, Self::from_wide),
         }
     }
 
@@ -389,7 +393,7 @@ impl ExpiryWord {
         match head.form() {
             Form::Absent => {}
             Form::Narrow => write_bytes(bytes, at, &self.to_narrow(base).to_le_bytes()),
-            Form::Wide | Form::Soft => write_bytes(bytes, at, &self.to_wide().to_le_bytes()),
+            Form::Wide | Form::Full => write_bytes(bytes, at, &self.to_wide().to_le_bytes()),
         }
     }
 
@@ -409,19 +413,47 @@ impl ExpiryWord {
     }
 }
 
-/// Stores the low 40 bits of a version in the words A and B of the record at `loc`.
+/// Stores the low 40 bits of a version in the words A and B of the record at `loc`, and forgets one that the client gave.
 #[inline]
 pub fn write_version(bytes: &mut [u8], loc: Loc, version: u64) {
-    let a = Head::read(bytes, loc).0 & ((1 << VERSION_HIGH_SHIFT) - 1);
+    let head = Head::read(bytes, loc);
+    let a = head.0 & ((1 << VERSION_HIGH_SHIFT) - 1);
     let high = (version & VERSION_MASK) >> VERSION_LOW_BITS;
     Head(a | high << VERSION_HIGH_SHIFT).write(bytes, loc);
     write_bytes(bytes, loc.offset() + 8, &(version as u32).to_le_bytes());
+    write_own_version(bytes, loc, head, 0);
 }
 
-/// The version of the record at `loc`. Its bits above the 40 stored are those of
-/// `slot_version`, the latest of the slot, which no record can be ahead of.
+/// The version that the client gave the record at `loc`, or 0.
+#[inline]
+pub fn own_version_of(bytes: &[u8], loc: Loc, head: Head) -> u64 {
+    if head.form() != Form::Full {
+        return 0;
+    }
+    read_u64(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES).unwrap_or(0)
+}
+
+/// Writes the version that the client gives, or 0, if the record at `loc` has room for one.
+#[inline]
+pub fn write_own_version(bytes: &mut [u8], loc: Loc, head: Head, version: u64) {
+    if head.form() == Form::Full {
+        write_bytes(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES, &version.to_le_bytes());
+    }
+}
+
+/// The version of the record at `loc`: that of the client, or of its write. Of the latter the bits above the 40 stored are
+/// those of `slot_version`, the latest of the slot, which no write can be ahead of.
 #[inline]
 pub fn read_version(bytes: &[u8], loc: Loc, head: Head, slot_version: u64) -> u64 {
+    match own_version_of(bytes, loc, head) {
+        0 => read_write_number(bytes, loc, head, slot_version),
+        own => own,
+    }
+}
+
+/// The number of the write of the slot that made the record at `loc`.
+#[inline]
+pub fn read_write_number(bytes: &[u8], loc: Loc, head: Head, slot_version: u64) -> u64 {
     let at = loc.offset() + 8;
     let low = read_u32(bytes, at).unwrap_or(0);
     let stored = head.0 >> VERSION_HIGH_SHIFT << VERSION_LOW_BITS | u64::from(low);
@@ -432,17 +464,17 @@ pub fn read_version(bytes: &[u8], loc: Loc, head: Head, slot_version: u64) -> u6
 /// The soft deadline of the record at `loc`, in Unix milliseconds, if it has one.
 #[inline]
 pub fn soft_of(bytes: &[u8], loc: Loc, head: Head) -> Option<u64> {
-    if head.form() != Form::Soft {
+    if head.form() != Form::Full {
         return None;
     }
-    read_u64(bytes, loc.offset() + head.flags_at() - SOFT_BYTES).filter(|&soft| soft != 0)
+    read_u64(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES - SOFT_BYTES).filter(|&soft| soft != 0)
 }
 
 /// Writes the soft deadline of the record at `loc`, if it has room for one.
 #[inline]
 pub fn write_soft(bytes: &mut [u8], loc: Loc, head: Head, soft: Option<u64>) {
-    if head.form() == Form::Soft {
-        write_bytes(bytes, loc.offset() + head.flags_at() - SOFT_BYTES, &soft.unwrap_or(0).to_le_bytes());
+    if head.form() == Form::Full {
+        write_bytes(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES - SOFT_BYTES, &soft.unwrap_or(0).to_le_bytes());
     }
 }
 
@@ -516,7 +548,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const FORMS: [Form; 4] = [Form::Absent, Form::Narrow, Form::Wide, Form::Soft];
+    const FORMS: [Form; 4] = [Form::Absent, Form::Narrow, Form::Wide, Form::Full];
 
     fn watch() -> impl Strategy<Value = Watch> {
         any::<(bool, bool)>().prop_map(|(side, late)| Watch { side, late })
@@ -526,9 +558,9 @@ mod tests {
         #[test]
         fn every_field_reads_back(
             key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, form in 0usize..4, large: bool,
-            refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40, flags: u32, soft: u64,
+            refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40, flags: u32, soft: u64, own: u64,
         ) {
-            let mut bytes = [0u8; 48];
+            let mut bytes = [0xa5u8; 56];
             let loc = Loc::at(4);
             let form = FORMS[form];
             let head = Head::new(key_len, value_len, form, large).with_refs(refs).with_flags(flags != 0);
@@ -537,19 +569,24 @@ mod tests {
             write_soft(&mut bytes, loc, head, Some(soft));
             let version = slot_version.saturating_sub(age);
             write_version(&mut bytes, loc, version);
+            write_own_version(&mut bytes, loc, head, own);
             let read = Head::read(&bytes, loc);
             prop_assert_eq!((read.key_len(), read.value_len()), (key_len, value_len));
             prop_assert_eq!((read.form(), read.is_large(), read.is_dead()), (form, large, false));
             prop_assert_eq!(read.has_expiry(), form != Form::Absent);
-            prop_assert_eq!(read.key_at(), [12, 16, 20, 28][form as usize] + if flags == 0 { 0 } else { 4 });
+            prop_assert_eq!(read.key_at(), [12, 16, 20, 36][form as usize] + if flags == 0 { 0 } else { 4 });
             prop_assert_eq!(flags_of(&bytes, loc, read), flags);
-            prop_assert_eq!(soft_of(&bytes, loc, read), (form == Form::Soft && soft > 0).then_some(soft));
+            prop_assert_eq!(soft_of(&bytes, loc, read), (form == Form::Full && soft > 0).then_some(soft));
             prop_assert_eq!(read.refs(), refs.min(REFS_MAX));
             prop_assert!(read.into_dead().is_dead());
             for other in FORMS {
                 prop_assert_eq!(read.with_form(other).form(), other);
                 prop_assert_eq!(read.with_form(other).with_form(form), read);
             }
+            let told = if form == Form::Full && own != 0 { own } else { version };
+            prop_assert_eq!(read_version(&bytes, loc, read, slot_version), told);
+            prop_assert_eq!(read_write_number(&bytes, loc, read, slot_version), version);
+            write_version(&mut bytes, loc, version);
             prop_assert_eq!(read_version(&bytes, loc, read, slot_version), version);
             prop_assert_eq!(read.record_bytes(16) % ALIGN_BYTES, 0);
         }

@@ -142,8 +142,9 @@ impl Leases {
 }
 
 impl Shard {
-    /// Gives the lease of a key to who asks, unless it is out.
-    pub(super) fn grant(&mut self, at: At, term_ms: u64, now: UnixMillis) -> Lease {
+    /// Gives the lease of a key to who asks, unless it is out: for so many milliseconds, under a token of the client's
+    /// own choice or, if that is 0, a new version.
+    pub(super) fn grant(&mut self, at: At, (term_ms, token): (u64, u64), now: UnixMillis) -> Lease {
         if let Some(out) = self.leases.get(at, now) {
             return Lease::Held { until: out.until };
         }
@@ -153,7 +154,8 @@ impl Shard {
             self.leases.end_first();
         }
         let term = if term_ms == 0 { TERM_MS } else { term_ms.min(TERM_MS_MAX) };
-        let (token, until) = (self.index.next_version(at.slot), now.0.saturating_add(term));
+        let token = if token == 0 { self.index.next_version(at.slot) } else { token };
+        let until = now.0.saturating_add(term);
         self.leases.insert(Out { at, token, until, awaited: false });
         self.leases.granted += 1;
         // Copies are answered as of keys that nobody is to fill.

@@ -130,7 +130,7 @@ impl Shard {
             if let Some(deadline) = word.watched() {
                 self.wheel.check(deadline, word.watch, filed.get(&loc.0).into_iter().flatten().copied());
             }
-            let version = item::read_version(self.arena.bytes(), loc, head, self.index.version(slot));
+            let version = item::read_write_number(self.arena.bytes(), loc, head, self.index.version(slot));
             assert!(version <= self.index.version(slot) && version > 0);
         });
         self.check_prefixes();

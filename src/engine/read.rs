@@ -133,9 +133,9 @@ impl Shard {
         show(&Value { payload: Payload::Pieces(&pieces[..count]), ..value });
     }
 
-    /// What a record keeps beside its value.
+    /// What a record keeps beside its value when that is written anew: all but its version.
     pub(super) fn kept_of(&self, found: Found) -> Kept {
-        Kept { deadline: self.deadline_of(found), soft: self.soft_of(found), flags: self.flags_of(found) }
+        Kept { deadline: self.deadline_of(found), soft: self.soft_of(found), flags: self.flags_of(found), version: 0 }
     }
 
     /// The soft deadline of a record.

@@ -24,6 +24,8 @@ pub(super) struct Kept {
     pub soft: Option<u64>,
     /// What the client keeps beside it.
     pub flags: u32,
+    /// The version that the client gives it; 0: that of the write.
+    pub version: u64,
 }
 
 impl Kept {
@@ -31,6 +33,12 @@ impl Kept {
     #[inline]
     pub fn until(deadline: Option<u64>) -> Self {
         Self { deadline, ..Self::default() }
+    }
+
+    /// Whether only a [`Form::Full`] record holds it.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.soft.is_some() || self.version != 0
     }
 }
 
@@ -75,7 +83,7 @@ impl Shard {
         }
         let shift = self.arena.segment_shift();
         let log = found.map_or_else(|| self.hand.welcome(self.policy, at.hash), |old| self.arena.log_of(old.loc));
-        let form = if kept.soft.is_some() { Form::Soft } else { self.form_appended(log, kept.deadline, now) };
+        let form = if kept.is_full() { Form::Full } else { self.form_appended(log, kept.deadline, now) };
         let plan = self.shape(key, value_len, kept, found, (log, form));
         if plan.in_place {
             return Ok(plan);
@@ -102,7 +110,7 @@ impl Shard {
                     // The numbers of the extents stay where they are, which padding alone does not promise.
                     && (!head.is_large() || head.body_at() == old.head.body_at())
             };
-            let least = if kept.soft.is_some() { Form::Soft } else { self.form_at(old.loc, kept.deadline) };
+            let least = if kept.is_full() { Form::Full } else { self.form_at(old.loc, kept.deadline) };
             // A wider expiry word than is needed is better than a move.
             let mut heads = [least, old.head.form().max(least)]
                 .into_iter()
@@ -126,7 +134,7 @@ impl Shard {
     /// The form of the record with the head `head` when it is appended to `log` again.
     #[inline]
     pub(super) fn form_again(&self, head: Head, log: Log, deadline: Option<u64>, now: UnixMillis) -> Form {
-        if head.form() == Form::Soft { Form::Soft } else { self.form_appended(log, deadline, now) }
+        if head.form() == Form::Full { Form::Full } else { self.form_appended(log, deadline, now) }
     }
 
     /// A form that holds `deadline` in a record that is appended to `log` now, whether a segment
@@ -191,6 +199,7 @@ impl Shard {
     #[inline]
     fn write_kept(&mut self, loc: Loc, head: Head, kept: Kept) {
         item::write_soft(self.arena.bytes_mut(), loc, head, kept.soft);
+        item::write_own_version(self.arena.bytes_mut(), loc, head, kept.version);
         item::write_flags(self.arena.bytes_mut(), loc, head, kept.flags);
     }
 
@@ -328,8 +337,10 @@ impl Shard {
         head.write(self.arena.bytes_mut(), loc);
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
         let soft = item::soft_of(self.arena.bytes(), old.loc, old.head);
-        debug_assert!(soft.is_none() || head.form() == Form::Soft, "soft deadlines stay with their record");
+        let own_version = item::own_version_of(self.arena.bytes(), old.loc, old.head);
+        debug_assert!(old.head.form() != Form::Full || head.form() == Form::Full, "what is full stays so");
         item::write_soft(self.arena.bytes_mut(), loc, head, soft);
+        item::write_own_version(self.arena.bytes_mut(), loc, head, own_version);
         debug_assert!(head.has_flags() == old.head.has_flags(), "client flags stay with their record");
         let flags = head.key_at() - head.flags_at();
         let rest = flags + head.key_len() + old.head.body_len(shift).min(head.body_len(shift));

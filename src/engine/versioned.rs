@@ -85,7 +85,7 @@ impl Shard {
     fn answer_missing(&mut self, at: At, ask: Option<Ask>, now: UnixMillis, out: &mut impl ReplySink) {
         let Some(ask) = ask else { return out.null() };
         let lease = match ask.claim {
-            Claim::Missing => self.grant(at, ask.term_ms.into(), now),
+            Claim::Missing => self.grant(at, (ask.term_ms.into(), ask.version), now),
             _ => self.lease_of(at, now),
         };
         out.leased(&Leased { value: None, is_stale: false, lease });
@@ -105,7 +105,7 @@ impl Shard {
         let is_stale = self.soft_of(found).is_some_and(|soft| soft <= now.0);
         let ends_soon = until.is_some_and(|until| until.saturating_sub(now.0) < ask.renew_below_ms);
         let lease = if (is_stale || ends_soon) && ask.claim != Claim::Nothing {
-            self.grant(at, ask.term_ms.into(), now)
+            self.grant(at, (ask.term_ms.into(), 0), now)
         } else {
             self.lease_of(at, now)
         };
@@ -152,7 +152,7 @@ impl Shard {
     ) -> Result<Outcome, OpError> {
         let given = Given::of(store.expiry, now)?;
         let mut found = found;
-        if let (StoreMode::Append, Some(old)) = (store.mode, found) {
+        if let (StoreMode::Append, 0, Some(old)) = (store.mode, store.version, found) {
             if self.append_to(at, key, store.value, old, now)?.is_some() {
                 return Ok(Outcome::Done { version: self.index.version(at.slot), created: false });
             }
@@ -163,12 +163,15 @@ impl Shard {
         match (store.mode, found) {
             (StoreMode::Add, Some(_)) | (StoreMode::Replace, None) => return Ok(Outcome::NotStored),
             (StoreMode::Append | StoreMode::Prepend, None) if !store.create => return Ok(Outcome::NotStored),
-            (StoreMode::Prepend, Some(old)) => {
+            (StoreMode::Append | StoreMode::Prepend, Some(old)) => {
                 if old.head.value_len() + store.value.len() > self.value_bytes_max {
                     return Err(OpError::TooLarge);
                 }
-                let whole = std::iter::once(store.value).chain(self.pieces(old)).collect::<Vec<_>>().concat();
-                let plan = self.plan(at, key, whole.len(), self.kept_of(old), found, now)?;
+                let mut parts = self.pieces(old).collect::<Vec<_>>();
+                parts.insert(if store.mode == StoreMode::Append { parts.len() } else { 0 }, store.value);
+                let whole = parts.concat();
+                let kept = Kept { version: store.version, ..self.kept_of(old) };
+                let plan = self.plan(at, key, whole.len(), kept, found, now)?;
                 self.commit(at, key, &whole, plan, now);
             }
             _ => {
@@ -181,13 +184,18 @@ impl Shard {
                         0 => None,
                         millis => Some(now.0.saturating_add(millis)),
                     };
-                    let kept = Kept { deadline, soft, flags: store.flags };
+                    let kept = Kept { deadline, soft, flags: store.flags, version: store.version };
                     let plan = self.plan(at, key, store.value.len(), kept, found, now)?;
                     self.commit(at, key, store.value, plan, now);
                 }
             }
         }
-        Ok(Outcome::Done { version: self.index.version(at.slot), created })
+        Ok(Outcome::Done { version: self.version_given(at, store.version), created })
+    }
+
+    /// The version of what was written just now, to which the client gave `version`.
+    fn version_given(&self, at: At, version: u64) -> u64 {
+        if version == 0 { self.index.version(at.slot) } else { version }
     }
 
     /// A deletion, or the mark that a value is stale; answers an outcome.
@@ -217,9 +225,10 @@ impl Shard {
         let whole = if remove.empty { Vec::new() } else { self.pieces(found).collect::<Vec<_>>().concat() };
         let soft = if remove.stale.is_some() { Some(now.0.max(SOFT_MIN)) } else { kept.soft };
         let flags = if remove.empty { 0 } else { kept.flags };
-        let plan = self.plan(at, key, whole.len(), Kept { deadline, soft, flags }, Some(found), now)?;
+        let kept = Kept { deadline, soft, flags, version: remove.version };
+        let plan = self.plan(at, key, whole.len(), kept, Some(found), now)?;
         self.commit(at, key, &whole, plan, now);
-        Ok(Outcome::Done { version: self.index.version(at.slot), created: false })
+        Ok(Outcome::Done { version: self.version_given(at, remove.version), created: false })
     }
 
     /// A change of a number; answers an outcome.
@@ -246,6 +255,7 @@ impl Shard {
                 (number, Kept { deadline: Given::of(count.expiry, now)?.or(kept.deadline), ..kept })
             }
         };
+        let kept = Kept { version: count.version, ..kept };
         if is_past(kept.deadline, now) {
             self.set_expired(at, found);
         } else {
@@ -253,7 +263,8 @@ impl Shard {
             let plan = self.plan(at, key, text.len(), kept, found, now)?;
             self.commit(at, key, text.as_bytes(), plan, now);
         }
-        Ok(Outcome::Counted { number, version: self.index.version(at.slot), expires_at: kept.deadline })
+        let version = self.version_given(at, count.version);
+        Ok(Outcome::Counted { number, version, expires_at: kept.deadline })
     }
 
     /// What to answer if the value has not the version that it is to have, and no lease has that number either.

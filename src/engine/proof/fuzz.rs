@@ -142,7 +142,10 @@ fn stock() -> &'static [u8] {
 struct Entry {
     value: Vec<Piece>,
     deadline: Option<u64>,
+    /// The number of its write.
     version: u64,
+    /// The version that the client gave it, or 0.
+    own: u64,
     flags: u32,
     /// From when on it is stale.
     soft: Option<u64>,
@@ -473,7 +476,8 @@ impl Twin {
             (Answer::Null, None) => {}
             (Answer::Value { bytes, version, expires_at, flags }, Some(entry)) => {
                 assert!(entry.holds(bytes), "a value that was never the latest");
-                assert_eq!((version, expires_at, flags), (&entry.version, &entry.deadline, &entry.flags));
+                let told = if entry.own == 0 { entry.version } else { entry.own };
+                assert_eq!((version, expires_at, flags), (&told, &entry.deadline, &entry.flags));
             }
             (Answer::Value { bytes, .. }, None) => panic!("{} bytes came back from the dead", bytes.len()),
             (answer, _) => panic!("answered {answer:?} for a key that is there"),
@@ -501,7 +505,7 @@ impl Twin {
         let version = self.shard.index.version(Slot::of(&key_of(n)));
         let before = self.model.get(&n).map_or(0, |entry| entry.version);
         assert!(version > before, "a write takes a new number");
-        self.model.insert(n, Entry { value, deadline, version, flags, soft });
+        self.model.insert(n, Entry { value, deadline, version, own: 0, flags, soft });
         self.entry(n);
     }
 

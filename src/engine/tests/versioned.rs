@@ -44,7 +44,7 @@ impl ReplySink for Told {
 }
 
 const STORE: Store<'_> = Store { flags: 7, ..Store::new(StoreMode::Set, Expiry::Never) };
-const UP: Count = Count { delta: 1, down: false, initial: None, expiry: Expiry::Keep, compare: None };
+const UP: Count = Count { delta: 1, down: false, initial: None, expiry: Expiry::Keep, compare: None, version: 0 };
 
 fn tell(shard: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Told {
     let mut told = Told::default();
@@ -314,4 +314,70 @@ fn a_value_is_marked_stale_at_any_time() {
     let ask = Some(Ask { claim: Claim::Stale, ..Ask::NOTHING });
     let answer = run(&mut s, b"k", Op::Fetch { expiry: Expiry::Keep, bump: false, ask }, 1);
     assert!(matches!(answer, super::Answer::Leased(_, true, Lease::Granted { .. })), "{answer:?}");
+}
+
+/// One below those that the server gives, as a row of a database has it, one above them, and the largest.
+#[test]
+fn a_version_of_the_clients_own_stays_until_the_next_write() {
+    for own in [1, 1 << 62, u64::MAX] {
+        let mut s = roomy();
+        s.begin_versions(UnixMillis(NOW));
+        let given = |s: &mut Shard, mode, compare| {
+            let write = Store { value: b"12", mode, compare, version: own, ..STORE };
+            tell(s, b"k", Op::Store(write), NOW).outcome
+        };
+        let done = |created| Some(Outcome::Done { version: own, created });
+        assert_eq!(given(&mut s, StoreMode::Set, None), done(true));
+        assert_eq!((peek(&mut s, b"k").version, peek(&mut s, b"k").flags), (own, 7));
+        // What changes no value changes no version, wherever the record goes for it.
+        for deadline in [NOW + 1000, NOW + (1 << 40)] {
+            run(&mut s, b"k", Op::Expire { expiry: Expiry::At(deadline as i64), condition: ExpireCondition::default() }, NOW);
+            assert_eq!((peek(&mut s, b"k").version, peek(&mut s, b"k").expires_at), (own, Some(deadline)));
+        }
+        run(&mut s, b"k", Op::Persist, NOW);
+        for n in 0..200_000 {
+            set(&mut s, format!("n{n}").as_bytes(), &[1; 64], Expiry::Never, NOW);
+            run(&mut s, b"k", Op::Get, NOW);
+        }
+        assert!(s.stats().reinserted > 0, "the hand came by");
+        assert_eq!(peek(&mut s, b"k").version, own);
+        assert_eq!(given(&mut s, StoreMode::Set, Some(own ^ 1)), Some(Outcome::Differs { version: own }));
+        assert_eq!(given(&mut s, StoreMode::Append, Some(own)), done(false));
+        assert_eq!(given(&mut s, StoreMode::Prepend, Some(own)), done(false));
+        let counted = count(&mut s, b"k", Count { version: own, compare: Some(own), ..UP }).outcome;
+        assert_eq!(counted, Some(Outcome::Counted { number: 121_213, version: own, expires_at: None }));
+        let stale = Remove { stale: Some(Expiry::Keep), version: own, compare: Some(own), ..Remove::default() };
+        assert_eq!(tell(&mut s, b"k", Op::Remove(stale), NOW).outcome, done(false));
+        assert_eq!((peek(&mut s, b"k").version, peek(&mut s, b"k").value), (own, Some(b"121213".to_vec())));
+        s.check();
+        // Every other write is numbered by the server.
+        let mut last = s.index.version(at(b"k").slot);
+        for write in [
+            Op::Append { tail: b"4" },
+            Op::IncrBy { delta: 1 },
+            Op::Store(Store { value: b"9", mode: StoreMode::Append, ..STORE }),
+            Op::Store(Store { value: b"121213", ..STORE }),
+        ] {
+            assert_eq!(given(&mut s, StoreMode::Set, None), done(false));
+            tell(&mut s, b"k", write, NOW);
+            let version = peek(&mut s, b"k").version;
+            assert!(version > last && version != own, "{write:?} leaves {version}");
+            last = version;
+        }
+        s.check();
+    }
+}
+
+/// With `mg key N60 E5`: the one that fills says `C5`.
+#[test]
+fn a_lease_on_a_missing_value_takes_the_clients_token() {
+    let mut s = roomy();
+    let ask = Some(Ask { claim: Claim::Missing, version: 5, ..Ask::NOTHING });
+    let fetch = Op::Fetch { expiry: Expiry::Keep, bump: true, ask };
+    let answer = run(&mut s, b"k", fetch, NOW);
+    assert!(matches!(answer, super::Answer::Leased(_, false, Lease::Granted { token: 5, .. })), "{answer:?}");
+    assert!(matches!(run(&mut s, b"k", fetch, NOW), super::Answer::Leased(_, false, Lease::Held { .. })));
+    let fill = |compare| Op::Store(Store { value: b"v", compare: Some(compare), ..STORE });
+    assert_eq!(tell(&mut s, b"k", fill(6), NOW).outcome, Some(Outcome::NotFound));
+    assert!(matches!(tell(&mut s, b"k", fill(5), NOW).outcome, Some(Outcome::Done { created: true, .. })));
 }

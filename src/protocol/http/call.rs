@@ -268,7 +268,7 @@ fn query_ask(query: Option<&str>) -> Result<Ask, Refusal> {
         Some(seconds) if (0.001..=3600.0).contains(&seconds) => (seconds * 1000.0).ceil() as u32,
         Some(_) => return Err(Refusal::bad("leaseSeconds is not from 0.001 to 3600")),
     };
-    Ok(Ask { claim: Claim::Missing, renew_below_ms: 0, term_ms, wait_ms: wait as u32 })
+    Ok(Ask { claim: Claim::Missing, term_ms, wait_ms: wait as u32, ..Ask::NOTHING })
 }
 
 /// Path and query. Scheme and host, which a request to a proxy has, are left out.

@@ -33,6 +33,8 @@ struct Flags {
     expiry: Option<Expiry>,
     /// `C`
     compare: Option<u64>,
+    /// `E`, or 0.
+    version: u64,
     /// `F`
     client_flags: u32,
     /// `M`, or 0.
@@ -80,7 +82,7 @@ fn keyed(name: u8, line: &Line<'_, '_>, words: &Words<'_>, decoded: &mut Vec<u8>
         b'e' => Op::Fetch { expiry: Expiry::Keep, bump: false, ask: None },
         b'd' => {
             let stale = flags.invalidate.then_some(flags.expiry.unwrap_or(Expiry::Keep));
-            Op::Remove(Remove { compare: flags.compare, stale, empty: flags.empty })
+            Op::Remove(Remove { compare: flags.compare, stale, empty: flags.empty, version: flags.version })
         }
         _ => Op::Count(Count {
             delta: flags.delta,
@@ -92,6 +94,7 @@ fn keyed(name: u8, line: &Line<'_, '_>, words: &Words<'_>, decoded: &mut Vec<u8>
             initial: flags.created_expiry.map(|expiry| (flags.initial, expiry)),
             expiry: flags.expiry.unwrap_or(Expiry::Keep),
             compare: flags.compare,
+            version: flags.version,
         }),
     };
     let bad_key = if matches!(name, b'd' | b'a') { INVALID_OR_DUPLICATE } else { BAD_KEY };
@@ -138,6 +141,7 @@ fn store_op(flags: &Flags) -> Result<Op<'static>, &'static str> {
         compare: flags.compare,
         invalidate: flags.invalidate,
         create: created_expiry.is_some(),
+        version: flags.version,
         ..Store::new(mode, expiry)
     }))
 }
@@ -174,6 +178,7 @@ fn flags(name: u8, line: &Line<'_, '_>, words: &Words<'_>, from: usize) -> Resul
         form: Form::of(style),
         expiry: None,
         compare: None,
+        version: 0,
         client_flags: 0,
         mode: 0,
         created_expiry: None,
@@ -217,7 +222,8 @@ impl Flags {
             None | Some(Expiry::Never) => 0,
             Some(time) => millis(time),
         };
-        Ask { claim, renew_below_ms, term_ms: u32::try_from(term).unwrap_or(u32::MAX), wait_ms: 0 }
+        let term_ms = u32::try_from(term).unwrap_or(u32::MAX);
+        Ask { claim, renew_below_ms, term_ms, wait_ms: 0, version: self.version }
     }
 
     fn take(&mut self, name: u8, flag: u8, token: &[u8]) -> Result<(), Refusal> {
@@ -248,6 +254,7 @@ impl Flags {
             b'T' => self.expiry = Some(expiry(token).ok_or(bad_token)?),
             b'N' => self.created_expiry = Some(expiry(token).ok_or(bad_token)?),
             b'C' => self.compare = Some(unsigned(token).ok_or(bad_token)?),
+            b'E' => self.version = unsigned(token).ok_or(bad_token)?,
             b'J' => self.initial = unsigned(token).ok_or(bad_token)?,
             b'D' => self.delta = unsigned(token).ok_or(bad_token)?,
             b'F' => {
@@ -287,7 +294,6 @@ fn returned_by(name: u8) -> &'static [u8] {
 /// The text that refuses a flag of `m<name>` which memcached serves and this server does not.
 fn not_served(name: u8, flag: u8) -> Option<&'static str> {
     match (name, flag) {
-        (_, b'E') => Some("CLIENT_ERROR flag E is not supported; the server numbers the versions\r\n"),
         (b'g', b'l') => Some("CLIENT_ERROR l is not kept by this server; leave it out\r\n"),
         _ => None,
     }

@@ -108,7 +108,7 @@ fn count(line: &Line<'_, '_>, words: &Words<'_>, down: bool) -> Request {
         };
         return refused(words, text);
     };
-    let count = Count { delta, down, initial: None, expiry: Expiry::Keep, compare: None };
+    let count = Count { delta, down, initial: None, expiry: Expiry::Keep, compare: None, version: 0 };
     on_key(line, words, Style::Number, Op::Count(count))
 }
 

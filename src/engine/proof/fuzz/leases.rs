@@ -3,6 +3,9 @@
 use super::*;
 use crate::command::{Ask, Claim, Lease, Outcome, Remove, Store, StoreMode};
 
+/// Versions that clients give: none, and some.
+const OWN_VERSIONS: [u64; 4] = [0, 0, 3, 1 << 62];
+
 impl Twin {
     /// One of the operations that other protocols than RESP have, or that are about leases.
     pub(super) fn step_of_lease(&mut self, n: u16, kind: u8, source: &mut Source<'_>) {
@@ -28,9 +31,10 @@ impl Twin {
         let old = self.entry(n);
         let mode = [StoreMode::Set, StoreMode::Set, StoreMode::Add, StoreMode::Replace][source.below(4) as usize];
         let (flags, soft_ms) = (u32::from(source.byte()) << 20, source.magnitude(40));
+        let version = OWN_VERSIONS[source.below(4) as usize];
         let value = self.cut(source.length());
         let key = key_of(n);
-        let store = Store { value: value.bytes(), flags, compare, soft_ms, ..Store::new(mode, Expiry::Never) };
+        let store = Store { value: value.bytes(), flags, compare, soft_ms, version, ..Store::new(mode, Expiry::Never) };
         let answer = self.run(&key, Op::Store(store));
         let outcome = match answer {
             Answer::Outcome(outcome) => outcome,
@@ -51,16 +55,21 @@ impl Twin {
         if !wanted {
             return assert_eq!(outcome, Outcome::NotStored);
         }
-        assert!(matches!(outcome, Outcome::Done { created, .. } if created == old.is_none()), "{outcome:?}");
+        let Outcome::Done { version: told, created } = outcome else { panic!("a write is {outcome:?}") };
+        assert_eq!(created, old.is_none());
+        assert!(version == 0 || told == version, "{told} is not the client's {version}");
         let soft = (soft_ms > 0).then(|| self.now.saturating_add(soft_ms));
         self.store(n, vec![value], None, (flags, soft));
+        if let Some(entry) = self.model.get_mut(&n) {
+            entry.own = version;
+        }
     }
 
     fn ask(&mut self, n: u16, source: &mut Source<'_>) {
         let entry = self.entry(n);
         let claim = [Claim::Nothing, Claim::Stale, Claim::Missing, Claim::Missing][source.below(4) as usize];
         let (renew_below_ms, term_ms) = (source.magnitude(30), 1 + source.below(60_000) as u32);
-        let ask = Some(Ask { claim, renew_below_ms, term_ms, wait_ms: 0 });
+        let ask = Some(Ask { claim, renew_below_ms, term_ms, ..Ask::NOTHING });
         let answer = self.run(&key_of(n), Op::Fetch { expiry: Expiry::Keep, bump: true, ask });
         let Answer::Leased(inner, is_stale, lease) = answer else { panic!("an ask answered {answer:?}") };
         self.expect_value(&inner, entry.as_ref());
@@ -87,7 +96,7 @@ impl Twin {
     fn make_stale(&mut self, n: u16, empty: bool) {
         let old = self.entry(n);
         let key = key_of(n);
-        let answer = self.run(&key, Op::Remove(Remove { compare: None, stale: Some(Expiry::Keep), empty }));
+        let answer = self.run(&key, Op::Remove(Remove { stale: Some(Expiry::Keep), empty, ..Remove::default() }));
         match (old, answer) {
             (None, answer) => {
                 assert_eq!(answer, Answer::Outcome(Outcome::NotFound));

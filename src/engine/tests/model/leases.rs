@@ -10,7 +10,7 @@ pub(super) fn claim() -> impl Strategy<Value = Claim> {
 impl Twin {
     pub(super) fn ask(&mut self, key: &[u8], claim: Claim, renew_below_ms: u64, term_ms: u32) {
         let entry = self.reconcile(key);
-        let ask = Some(Ask { claim, renew_below_ms, term_ms, wait_ms: 0 });
+        let ask = Some(Ask { claim, renew_below_ms, term_ms, ..Ask::NOTHING });
         let answer = run(&mut self.shard, key, Op::Fetch { expiry: Expiry::Keep, bump: true, ask }, self.now);
         let Answer::Leased(inner, is_stale, lease) = answer else { panic!("an ask answered {answer:?}") };
         assert_eq!(*inner == Answer::Null, entry.is_none());
@@ -40,7 +40,7 @@ impl Twin {
     pub(super) fn make_stale(&mut self, key: &[u8], asked: Asked, empty: bool) {
         let old = self.reconcile(key);
         let (compare, refusal) = self.compare(key, asked, old.as_ref());
-        let remove = Remove { compare, stale: Some(Expiry::Keep), empty };
+        let remove = Remove { compare, stale: Some(Expiry::Keep), empty, version: 0 };
         let answer = run(&mut self.shard, key, Op::Remove(remove), self.now);
         match (refusal, old, answer) {
             (_, _, Answer::Refused(OpError::OutOfMemory)) => {}

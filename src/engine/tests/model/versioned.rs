@@ -18,6 +18,9 @@ pub(super) enum Asked {
     Token,
 }
 
+/// The first of the versions that clients give.
+const OWN_FIRST: u64 = 1 << 60;
+
 /// A `Store`, without its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Write {
@@ -29,6 +32,7 @@ pub(super) struct Write {
     create: bool,
     soft_ms: u64,
     invalidate: bool,
+    own: u64,
 }
 
 pub(super) fn asked() -> impl Strategy<Value = Asked> {
@@ -45,8 +49,10 @@ pub(super) fn write() -> impl Strategy<Value = Write> {
     ];
     let flags = prop_oneof![2 => Just(0u32), 3 => any::<u32>()];
     let soft = prop_oneof![2 => Just(0u64), 2 => 1u64..3000, 1 => any::<u64>()];
-    (len(), flags, span(), mode, asked(), any::<bool>(), soft, any::<bool>()).prop_map(
-        |(len, flags, expiry, mode, asked, create, soft_ms, invalidate)| Write {
+    // None that a write of these shards has by itself.
+    let own = prop_oneof![3 => Just(0), 1 => OWN_FIRST..OWN_FIRST + 3];
+    (len(), flags, span(), mode, asked(), any::<(bool, bool)>(), soft, own).prop_map(
+        |(len, flags, expiry, mode, asked, (create, invalidate), soft_ms, own)| Write {
             len,
             flags,
             expiry,
@@ -55,6 +61,7 @@ pub(super) fn write() -> impl Strategy<Value = Write> {
             create,
             soft_ms,
             invalidate,
+            own,
         },
     )
 }
@@ -83,6 +90,12 @@ impl Twin {
         (Some(wanted), refusal)
     }
 
+    /// The version of a value to which the client gave `own`, if that is not 0.
+    fn own_version(&mut self, key: &[u8], own: u64) -> u64 {
+        let numbered = self.next_version(key);
+        if own == 0 { numbered } else { own }
+    }
+
     /// The new deadline of a key, whose old one is `kept`.
     fn deadline(&self, expiry: Expiry, kept: Option<u64>) -> Option<u64> {
         match expiry {
@@ -98,8 +111,8 @@ impl Twin {
         self.writes += 1;
         let (value, expiry) = (value_of(self.writes, write.len), write.expiry.expiry(self.now));
         let (compare, refusal) = self.compare(key, write.asked, old.as_ref());
-        let Write { flags, mode, create, soft_ms, invalidate, .. } = write;
-        let more = Store { soft_ms, invalidate, ..Store::new(mode, expiry) };
+        let Write { flags, mode, create, soft_ms, invalidate, own, .. } = write;
+        let more = Store { soft_ms, invalidate, version: own, ..Store::new(mode, expiry) };
         let op = Op::Store(Store { value: &value, flags, compare, create, ..more });
         let answer = run(&mut self.shard, key, op, self.now);
         if answer == Answer::Refused(OpError::OutOfMemory) {
@@ -109,7 +122,7 @@ impl Twin {
         match (refusal, &old) {
             (Some(Outcome::Differs { version }), Some(old)) if invalidate && compare < Some(version) => {
                 let deadline = old.deadline;
-                let version = self.next_version(key);
+                let version = self.own_version(key, own);
                 assert_eq!(outcome, Outcome::Done { version, created: false });
                 let soft = Some(self.now);
                 self.model.insert(key.to_vec(), Entry { value, deadline, version, flags, soft });
@@ -148,7 +161,7 @@ impl Twin {
             }
             _ => fresh,
         };
-        let version = self.next_version(key);
+        let version = self.own_version(key, own);
         assert_eq!(outcome, Outcome::Done { version, created });
         self.leases.remove(key);
         self.model.insert(key.to_vec(), Entry { version, ..entry });
@@ -202,7 +215,7 @@ impl Twin {
         let old = self.reconcile(key);
         let (compare, refusal) = self.compare(key, asked, old.as_ref());
         let initial_expiry = initial.map(|number| (number, Expiry::In(2000)));
-        let count = Count { delta, down, initial: initial_expiry, expiry: Expiry::Keep, compare };
+        let count = Count { delta, down, initial: initial_expiry, expiry: Expiry::Keep, compare, version: 0 };
         let answer = run(&mut self.shard, key, Op::Count(count), self.now);
         let (number, entry) = match (refusal, &old, answer) {
             (_, _, Answer::Refused(OpError::OutOfMemory)) => return,

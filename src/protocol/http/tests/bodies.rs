@@ -216,7 +216,7 @@ fn a_get_may_ask_for_a_lease() {
         }
     };
     assert_eq!(ask("GET /v1/cache/k", ""), Ok(Ask::NOTHING));
-    let asked = Ask { claim: Claim::Missing, renew_below_ms: 0, term_ms: 1500, wait_ms: 20 };
+    let asked = Ask { claim: Claim::Missing, term_ms: 1500, wait_ms: 20, ..Ask::NOTHING };
     assert_eq!(ask("GET /v1/cache/k?waitMs=20&leaseSeconds=1.5", ""), Ok(asked));
     assert_eq!(ask("GET /v1/cache/k?waitMs=0", ""), Ok(Ask { term_ms: 0, wait_ms: 0, ..asked }));
     for query in ["waitMs=-1", "waitMs=60001", "waitMs=", "leaseSeconds=1", "waitMs=0&leaseSeconds=0", "wait=1"] {
