@@ -222,7 +222,7 @@ fn with_deadlines(size: &Size, hasher: &KeyHasher, keys: &[Key]) -> [(&'static s
 
 fn encode(size: &Size) -> f64 {
     let mut out = Vec::with_capacity(BATCH * 2 * VALUE.len());
-    let value = Value { payload: Payload::Whole(&VALUE), version: 1, expires_at: None, flags: 0, was_read: false };
+    let value = Value { payload: Payload::Whole(&VALUE), ..Value::EMPTY };
     fastest(size.rounds, size.keys, || {
         for n in 0..size.keys {
             if n % BATCH == 0 {

@@ -51,6 +51,20 @@ pub struct Value<'a> {
     pub flags: u32,
     /// Whether it was read since it was stored, as far as the engine remembers: not for long if it is read rarely.
     pub was_read: bool,
+    /// When it was last read or written, in Unix seconds, if the engine keeps that.
+    pub accessed_at: Option<u32>,
+}
+
+impl Value<'static> {
+    /// No bytes, and nothing to tell about them.
+    pub const EMPTY: Self = Self {
+        payload: Payload::Whole(b""),
+        version: 0,
+        expires_at: None,
+        flags: 0,
+        was_read: false,
+        accessed_at: None,
+    };
 }
 
 /// A value that the engine keeps as it is for an answer that is not sent yet. To be given back once it is.

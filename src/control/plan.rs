@@ -105,6 +105,8 @@ pub struct Plan {
     pub huge_pages: HugePages,
     /// Whether its memory is touched at the start.
     pub prefault: bool,
+    /// Whether it is kept when each key was last read.
+    pub access_times: bool,
     /// What a core does with nothing to do.
     pub idle: Idle,
     /// How long an adaptive core polls before it parks.
@@ -186,6 +188,7 @@ impl Config {
             eviction: self.eviction,
             huge_pages: self.huge_pages,
             prefault: self.prefault,
+            access_times: self.access_times,
             idle: self.cores.idle,
             spin: self.cores.spin.0,
             copy_share_ppm: self.cores.copy_share.0,

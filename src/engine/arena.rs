@@ -122,6 +122,8 @@ impl Chain {
 pub struct Arena {
     memory: Memory,
     huge_pages: bool,
+    /// Whether records may say when they were last read.
+    access_times: bool,
     segments: Vec<Segment>,
     shift: u32,
     chains: [Chain; Log::ALL.len()],
@@ -148,6 +150,7 @@ impl Arena {
         let mut arena = Self {
             memory,
             huge_pages: huge_pages && 1 << shift == HUGE_PAGE_BYTES,
+            access_times: false,
             segments: Vec::new(),
             shift,
             chains: [Chain::EMPTY; Log::ALL.len()],
@@ -574,6 +577,17 @@ impl Arena {
         true
     }
 
+    /// Whether records say when they were last read.
+    #[inline]
+    pub fn has_access_times(&self) -> bool {
+        self.access_times
+    }
+
+    /// Lets records say when they were last read.
+    pub fn keep_access_times(&mut self) {
+        self.access_times = true;
+    }
+
     /// Lets up to `count` more free segments occupy memory.
     pub fn touch(&mut self, count: usize) {
         let from = self.free_released.len().saturating_sub(count);
@@ -651,7 +665,7 @@ impl Arena {
             return false;
         }
         let head = Head::read(self.bytes(), loc);
-        head.may_be_live() && within + head.record_bytes(self.shift) <= segment.used as usize
+        head.may_be_live(self.access_times) && within + head.record_bytes(self.shift) <= segment.used as usize
     }
 
     /// Copies `from` to `to` inside the arena; both ranges must lie in it.

@@ -15,7 +15,7 @@ use super::At;
 use super::arena::Log;
 use super::item::{self, EXTENT_ID_BYTES, ExpiryWord, Head};
 use super::shard::{Found, Shard, is_past};
-use super::store::Reserve;
+use super::store::{Reserve, seconds};
 use super::write::resolve;
 use crate::base::UnixMillis;
 use crate::command::{Condition, Expiry, OpError, ReplySink, SetReply};
@@ -228,6 +228,7 @@ impl Shard {
         let version = self.index.next_version(at.slot);
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);
+        item::write_accessed(self.arena.bytes_mut(), loc, head, seconds(now));
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, deadline, now);
         self.write_at(loc.offset() + head.key_at(), key);
         self.hand_over_draft(draft, loc.offset() + head.body_at(), head, log);

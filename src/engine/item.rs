@@ -5,6 +5,7 @@
 //!        8   word B, 4 bytes
 //!       12   expiry word: 4 bytes with A.e, 8 with A.e and A.w; with A.w alone
 //!            8 bytes, the soft deadline in 8 more, and the client's version in 8 more
+//!            when it was last read or written, only if A.a: 4 bytes, Unix seconds
 //!            client flags, only if A.c: 4 bytes
 //!            key
 //!            body: the value, or with A.large the u32 numbers of its extents
@@ -13,11 +14,11 @@
 //!
 //! word A   63    56 55  54  53  52  51 50  49  48  46 45          16 15       0
 //!          ├───────┼───┼───┼───┼───┼───┼───┼───┼──────┼──────────────┼─────────┤
-//!          │version│ w │ l │ s │ L │ c │ e │ d │ refs │  value_len   │ key_len │
+//!          │version│ w │ r │ a │ L │ c │ e │ d │ refs │  value_len   │ key_len │
 //!          │high 8 │   │   │   │   │   │   │   │  3   │     30       │   16    │
 //!          └───────┴───┴───┴───┴───┴───┴───┴───┴──────┴──────────────┴─────────┘
 //!            d dead   e has_expiry   L large   w wide
-//!            c client flags; s stale, l lease: reserved, always 0
+//!            c client flags   a access time   r reserved, always 0
 //! word B   31                                                               0
 //!          │                        version low 32                          │
 //!
@@ -60,7 +61,8 @@ const EXPIRY_BYTES: usize = 4;
 /// Bytes of the soft deadline, and of the version that the client gave.
 const SOFT_BYTES: usize = 8;
 const OWN_VERSION_BYTES: usize = 8;
-/// Bytes of the client flags.
+/// Bytes of the time of the last access, and of the client flags.
+const ACCESSED_BYTES: usize = 4;
 const FLAGS_BYTES: usize = 4;
 /// Records start at multiples of this, which is the unit of [`Loc`].
 pub const ALIGN_BYTES: usize = 4;
@@ -81,8 +83,10 @@ const HAS_FLAGS: u64 = 1 << HAS_FLAGS_SHIFT;
 const LARGE: u64 = 1 << 52;
 const WIDE_SHIFT: u32 = 55;
 const WIDE: u64 = 1 << WIDE_SHIFT;
-/// Bits without a meaning yet.
-const RESERVED: u64 = 3 << 53;
+const ACCESSED_SHIFT: u32 = 53;
+const ACCESSED: u64 = 1 << ACCESSED_SHIFT;
+/// The bit without a meaning yet.
+const RESERVED: u64 = 1 << 54;
 const VERSION_HIGH_SHIFT: u32 = 56;
 const VERSION_LOW_BITS: u32 = 32;
 const VERSION_BITS: u32 = 40;
@@ -214,11 +218,12 @@ impl Head {
         self.0 & DEAD != 0
     }
 
-    /// Whether a live record may have this head. One that text is taken for never
-    /// has: the reserved bits meet two that every printable character has one of.
+    /// Whether a live record may have this head, where records have access times or where they have none. There one that
+    /// text is taken for never has: two bits must be 0, of which every printable character has one.
     #[inline]
-    pub fn may_be_live(self) -> bool {
-        self.0 & (DEAD | RESERVED) == 0
+    pub fn may_be_live(self, access_times: bool) -> bool {
+        let unused = if access_times { RESERVED } else { RESERVED | ACCESSED };
+        self.0 & (DEAD | unused) == 0
     }
 
     /// The same head, dead.
@@ -273,13 +278,31 @@ impl Head {
         Self(self.0 & !HAS_FLAGS | u64::from(flags) << HAS_FLAGS_SHIFT)
     }
 
-    /// Bytes from the start of the record to its client flags, or where they would be.
+    /// Whether the time of the last access stands before the client flags.
     #[inline]
-    pub fn flags_at(self) -> usize {
+    pub fn has_access_time(self) -> bool {
+        self.0 & ACCESSED != 0
+    }
+
+    /// The same head with room for that, or without.
+    #[inline]
+    pub fn with_access_time(self, has: bool) -> Self {
+        Self(self.0 & !ACCESSED | u64::from(has) << ACCESSED_SHIFT)
+    }
+
+    /// Bytes from the start of the record to what follows its expiry word and what goes with that.
+    #[inline]
+    pub fn accessed_at(self) -> usize {
         // Each bit stands for four bytes, and the wide one alone for twenty-four.
         let (expiry, wide) = (self.0 >> HAS_EXPIRY_SHIFT & 1, self.0 >> WIDE_SHIFT & 1);
         let words = expiry + wide + 5 * (wide & !expiry);
         HEADER_BYTES + EXPIRY_BYTES * words as usize
+    }
+
+    /// Bytes from the start of the record to its client flags, or where they would be.
+    #[inline]
+    pub fn flags_at(self) -> usize {
+        self.accessed_at() + ACCESSED_BYTES * (self.0 >> ACCESSED_SHIFT & 1) as usize
     }
 
     /// Bytes from the start of the record to its key.
@@ -312,7 +335,7 @@ impl Head {
     fn divide(self, segment_shift: u32) -> (usize, usize) {
         let whole = self.value_len() >> segment_shift;
         let rest = self.value_len() & ((1 << segment_shift) - 1);
-        let words = 2 * EXPIRY_BYTES + SOFT_BYTES + OWN_VERSION_BYTES + FLAGS_BYTES;
+        let words = 2 * EXPIRY_BYTES + SOFT_BYTES + OWN_VERSION_BYTES + ACCESSED_BYTES + FLAGS_BYTES;
         let beside = HEADER_BYTES + words + self.key_len() + whole * EXTENT_ID_BYTES;
         let too_long = rest > 0 && beside + rest > (1 << segment_shift) / LARGE_FRACTION;
         if too_long { (whole + 1, 0) } else { (whole, rest) }
@@ -430,14 +453,14 @@ pub fn own_version_of(bytes: &[u8], loc: Loc, head: Head) -> u64 {
     if head.form() != Form::Full {
         return 0;
     }
-    read_u64(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES).unwrap_or(0)
+    read_u64(bytes, loc.offset() + head.accessed_at() - OWN_VERSION_BYTES).unwrap_or(0)
 }
 
 /// Writes the version that the client gives, or 0, if the record at `loc` has room for one.
 #[inline]
 pub fn write_own_version(bytes: &mut [u8], loc: Loc, head: Head, version: u64) {
     if head.form() == Form::Full {
-        write_bytes(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES, &version.to_le_bytes());
+        write_bytes(bytes, loc.offset() + head.accessed_at() - OWN_VERSION_BYTES, &version.to_le_bytes());
     }
 }
 
@@ -467,14 +490,32 @@ pub fn soft_of(bytes: &[u8], loc: Loc, head: Head) -> Option<u64> {
     if head.form() != Form::Full {
         return None;
     }
-    read_u64(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES - SOFT_BYTES).filter(|&soft| soft != 0)
+    read_u64(bytes, loc.offset() + head.accessed_at() - OWN_VERSION_BYTES - SOFT_BYTES).filter(|&soft| soft != 0)
 }
 
 /// Writes the soft deadline of the record at `loc`, if it has room for one.
 #[inline]
 pub fn write_soft(bytes: &mut [u8], loc: Loc, head: Head, soft: Option<u64>) {
     if head.form() == Form::Full {
-        write_bytes(bytes, loc.offset() + head.flags_at() - OWN_VERSION_BYTES - SOFT_BYTES, &soft.unwrap_or(0).to_le_bytes());
+        write_bytes(
+            bytes,
+            loc.offset() + head.accessed_at() - OWN_VERSION_BYTES - SOFT_BYTES,
+            &soft.unwrap_or(0).to_le_bytes(),
+        );
+    }
+}
+
+/// When the record at `loc` was last read or written, in Unix seconds, if it says so.
+#[inline]
+pub fn accessed_of(bytes: &[u8], loc: Loc, head: Head) -> Option<u32> {
+    if head.has_access_time() { read_u32(bytes, loc.offset() + head.accessed_at()) } else { None }
+}
+
+/// Writes when the record at `loc` was last read or written, if it has room for that.
+#[inline]
+pub fn write_accessed(bytes: &mut [u8], loc: Loc, head: Head, seconds: u32) {
+    if head.has_access_time() {
+        write_bytes(bytes, loc.offset() + head.accessed_at(), &seconds.to_le_bytes());
     }
 }
 
@@ -559,14 +600,17 @@ mod tests {
         fn every_field_reads_back(
             key_len in 0usize..=KEY_BYTES_MAX, value_len in 0usize..=512 << 20, form in 0usize..4, large: bool,
             refs in 0u64..=9, slot_version in 1u64.., age in 0u64..1 << 40, flags: u32, soft: u64, own: u64,
+            accessed in proptest::option::of(any::<u32>()),
         ) {
-            let mut bytes = [0xa5u8; 56];
+            let mut bytes = [0xa5u8; 60];
             let loc = Loc::at(4);
             let form = FORMS[form];
             let head = Head::new(key_len, value_len, form, large).with_refs(refs).with_flags(flags != 0);
+            let head = head.with_access_time(accessed.is_some());
             head.write(&mut bytes, loc);
             write_flags(&mut bytes, loc, head, flags);
             write_soft(&mut bytes, loc, head, Some(soft));
+            write_accessed(&mut bytes, loc, head, accessed.unwrap_or(0));
             let version = slot_version.saturating_sub(age);
             write_version(&mut bytes, loc, version);
             write_own_version(&mut bytes, loc, head, own);
@@ -574,7 +618,9 @@ mod tests {
             prop_assert_eq!((read.key_len(), read.value_len()), (key_len, value_len));
             prop_assert_eq!((read.form(), read.is_large(), read.is_dead()), (form, large, false));
             prop_assert_eq!(read.has_expiry(), form != Form::Absent);
-            prop_assert_eq!(read.key_at(), [12, 16, 20, 36][form as usize] + if flags == 0 { 0 } else { 4 });
+            let words = usize::from(flags != 0) + usize::from(accessed.is_some());
+            prop_assert_eq!(read.key_at(), [12, 16, 20, 36][form as usize] + 4 * words);
+            prop_assert_eq!(accessed_of(&bytes, loc, read), accessed);
             prop_assert_eq!(flags_of(&bytes, loc, read), flags);
             prop_assert_eq!(soft_of(&bytes, loc, read), (form == Form::Full && soft > 0).then_some(soft));
             prop_assert_eq!(read.refs(), refs.min(REFS_MAX));
@@ -631,7 +677,7 @@ mod tests {
     #[test]
     fn text_is_not_taken_for_a_live_record() {
         for byte in (b' '..=b'~').chain(0xc2..=0xdf) {
-            assert!(!Head::read(&[byte; 8], Loc(0)).may_be_live(), "{byte:#x}");
+            assert!(!Head::read(&[byte; 8], Loc(0)).may_be_live(false), "{byte:#x}");
         }
     }
 

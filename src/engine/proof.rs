@@ -132,6 +132,7 @@ impl Shard {
             }
             let version = item::read_write_number(self.arena.bytes(), loc, head, self.index.version(slot));
             assert!(version <= self.index.version(slot) && version > 0);
+            assert_eq!(head.has_access_time(), self.has_access_times());
         });
         self.check_prefixes();
         assert_eq!(live, self.key_count());

@@ -4,7 +4,7 @@
 use super::At;
 use super::item;
 use super::shard::{Found, Shard};
-use super::store::Kept;
+use super::store::{Kept, seconds};
 use crate::base::{Slot, UnixMillis};
 use crate::command::{Payload, ReplySink, TtlUnit, Value};
 
@@ -22,7 +22,7 @@ impl Shard {
         };
         self.stats.hits += 1;
         self.count_read(key, true);
-        let found = self.touch(found);
+        let found = self.touch(found, now);
         self.answer_dated(at.slot, found, deadline, out);
     }
 
@@ -69,16 +69,19 @@ impl Shard {
     /// A counted lookup that also makes the record more worth keeping.
     #[inline]
     pub(super) fn lookup_read(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
-        self.lookup_counted(at, key, now).map(|found| self.touch(found))
+        self.lookup_counted(at, key, now).map(|found| self.touch(found, now))
     }
 
     /// Makes a record more worth keeping.
     #[inline]
-    pub(super) fn touch(&mut self, mut found: Found) -> Found {
+    pub(super) fn touch(&mut self, mut found: Found, now: UnixMillis) -> Found {
         let refs = self.counted(found);
         if refs != found.head.refs() {
             found.head = found.head.with_refs(refs);
             found.head.write(self.arena.bytes_mut(), found.loc);
+        }
+        if found.head.has_access_time() {
+            item::write_accessed(self.arena.bytes_mut(), found.loc, found.head, seconds(now));
         }
         found
     }
@@ -111,7 +114,8 @@ impl Shard {
         let bytes = self.arena.bytes();
         let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
         let (flags, was_read) = (self.flags_of(found), found.head.refs() > 0);
-        let value = Value { payload: Payload::Whole(&[]), version, expires_at, flags, was_read };
+        let accessed_at = item::accessed_of(bytes, found.loc, found.head);
+        let value = Value { payload: Payload::Whole(&[]), version, expires_at, flags, was_read, accessed_at };
         if found.head.is_large() {
             return self.described_large(found, value, show);
         }

@@ -54,6 +54,12 @@ pub(super) struct Plan {
     kept: Kept,
 }
 
+/// The time as records keep it, until the year 2106.
+#[inline]
+pub(super) fn seconds(now: UnixMillis) -> u32 {
+    u32::try_from(now.0 / 1000).unwrap_or(u32::MAX)
+}
+
 /// What a write must leave for the hand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reserve {
@@ -151,9 +157,13 @@ impl Shard {
     #[inline]
     pub(super) fn head_for(&self, key_len: usize, value_len: usize, form: Form, flagged: bool) -> Head {
         let half = self.arena.segment_bytes() / LARGE_FRACTION;
-        let head = Head::new(key_len, value_len, form, false).with_flags(flagged);
+        let new = |large| {
+            let head = Head::new(key_len, value_len, form, large).with_flags(flagged);
+            head.with_access_time(self.has_access_times())
+        };
+        let head = new(false);
         if head.record_bytes(self.arena.segment_shift()) > half && value_len > half / 2 {
-            return Head::new(key_len, value_len, form, true).with_flags(flagged);
+            return new(true);
         }
         head
     }
@@ -186,7 +196,7 @@ impl Shard {
         item::write_version(self.arena.bytes_mut(), old.loc, version);
         self.count_deadlines(before.deadline.is_some(), kept.deadline.is_some());
         self.set_expiry_word(Found { loc: old.loc, head }, before, kept.deadline, now);
-        self.write_kept(old.loc, head, kept);
+        self.write_kept(old.loc, head, kept, now);
         if head.is_large() {
             self.fill_extents(old.loc, old.head, head, value);
         } else {
@@ -197,9 +207,10 @@ impl Shard {
 
     /// Writes what the expiry word does not say.
     #[inline]
-    fn write_kept(&mut self, loc: Loc, head: Head, kept: Kept) {
+    fn write_kept(&mut self, loc: Loc, head: Head, kept: Kept, now: UnixMillis) {
         item::write_soft(self.arena.bytes_mut(), loc, head, kept.soft);
         item::write_own_version(self.arena.bytes_mut(), loc, head, kept.version);
+        item::write_accessed(self.arena.bytes_mut(), loc, head, seconds(now));
         item::write_flags(self.arena.bytes_mut(), loc, head, kept.flags);
     }
 
@@ -217,7 +228,7 @@ impl Shard {
         head.write(self.arena.bytes_mut(), loc);
         item::write_version(self.arena.bytes_mut(), loc, version);
         self.set_expiry_word(Found { loc, head }, ExpiryWord::NONE, plan.kept.deadline, now);
-        self.write_kept(loc, head, plan.kept);
+        self.write_kept(loc, head, plan.kept, now);
         self.write_at(loc.offset() + head.key_at(), key);
         if head.is_large() {
             self.fill_extents(loc, head.with_value_len(0), head, value);
@@ -342,10 +353,11 @@ impl Shard {
         item::write_soft(self.arena.bytes_mut(), loc, head, soft);
         item::write_own_version(self.arena.bytes_mut(), loc, head, own_version);
         debug_assert!(head.has_flags() == old.head.has_flags(), "client flags stay with their record");
-        let flags = head.key_at() - head.flags_at();
-        let rest = flags + head.key_len() + old.head.body_len(shift).min(head.body_len(shift));
-        let start = from + old.head.flags_at();
-        self.arena.copy_within(start..start + rest, loc.offset() + head.flags_at());
+        debug_assert!(head.has_access_time() == old.head.has_access_time(), "the time of the last access likewise");
+        let words = head.key_at() - head.accessed_at();
+        let rest = words + head.key_len() + old.head.body_len(shift).min(head.body_len(shift));
+        let start = from + old.head.accessed_at();
+        self.arena.copy_within(start..start + rest, loc.offset() + head.accessed_at());
         self.index.replace(slot, hash, old.loc, loc);
         self.count_record(loc, head);
         self.arena.kill(old.loc);

@@ -6,7 +6,7 @@ use super::item;
 use super::shard::{Found, Shard, is_past};
 use super::store::Kept;
 use crate::base::UnixMillis;
-use crate::command::{Ask, Claim, Count, Expiry, Leased, OpError, Outcome, Remove, ReplySink, Store, StoreMode};
+use crate::command::{Ask, Claim, Count, Expiry, Leased, OpError, Outcome, Remove, ReplySink, Store, StoreMode, Value};
 
 /// The first soft deadline: 0 is none.
 const SOFT_MIN: u64 = 1;
@@ -60,21 +60,23 @@ impl Shard {
         let Some(found) = self.lookup_counted(at, key, now) else { return self.answer_missing(at, ask, now, out) };
         // Whether it was read, and how long it still lives, is asked of the time before this read.
         let (refs, until) = (found.head.refs(), self.deadline_of(found));
+        let accessed_at = item::accessed_of(self.arena.bytes(), found.loc, found.head);
+        let asked = (ask, until, accessed_at);
         let before = |found: Found| Found { head: found.head.with_refs(refs), ..found };
-        let found = if bump { self.touch(found) } else { found };
+        let found = if bump { self.touch(found, now) } else { found };
         match given {
-            Given::Keep => self.answer_asked(at, before(found), (ask, until), now, out),
+            Given::Keep => self.answer_asked(at, before(found), asked, now, out),
             Given::New(None) => {
                 self.clear_deadline(at, found);
-                self.answer_asked(at, before(found), (ask, until), now, out);
+                self.answer_asked(at, before(found), asked, now, out);
             }
             Given::New(deadline) if is_past(deadline, now) => {
-                self.answer_asked(at, before(found), (ask, until), now, out);
+                self.answer_asked(at, before(found), asked, now, out);
                 self.delete(at, found);
             }
             Given::New(Some(when)) => match self.set_deadline(at, key, found, when, now) {
                 Ok(()) => match self.lookup(at, key, now) {
-                    Some(found) => self.answer_asked(at, before(found), (ask, until), now, out),
+                    Some(found) => self.answer_asked(at, before(found), asked, now, out),
                     None => self.answer_missing(at, ask, now, out),
                 },
                 Err(error) => self.refuse(error, out),
@@ -91,13 +93,14 @@ impl Shard {
         out.leased(&Leased { value: None, is_stale: false, lease });
     }
 
-    /// The value of a record that was to live `until` then, and who is to fill it, if that is asked.
+    /// The value of a record that was to live `until` then and was last read `accessed_at`, and who is to fill it, if that
+    /// is asked.
     #[inline]
     fn answer_asked(
         &mut self,
         at: At,
         found: Found,
-        (ask, until): (Option<Ask>, Option<u64>),
+        (ask, until, accessed_at): (Option<Ask>, Option<u64>, Option<u32>),
         now: UnixMillis,
         out: &mut impl ReplySink,
     ) {
@@ -111,7 +114,7 @@ impl Shard {
         };
         let expires_at = self.deadline_of(found);
         self.described(at.slot, found, expires_at, |value| {
-            out.leased(&Leased { value: Some(value), is_stale, lease });
+            out.leased(&Leased { value: Some(&Value { accessed_at, ..*value }), is_stale, lease });
         });
     }
 

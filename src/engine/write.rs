@@ -4,7 +4,7 @@
 use super::At;
 use super::item;
 use super::shard::{Found, Shard, is_past};
-use super::store::{Kept, Reserve};
+use super::store::{Kept, Reserve, seconds};
 use crate::base::UnixMillis;
 use crate::command::{Condition, Expiry, OpError, ReplySink, SetReply};
 
@@ -168,6 +168,7 @@ impl Shard {
         self.note_change(at, key);
         let version = self.index.next_version(at.slot);
         item::write_version(self.arena.bytes_mut(), place.loc, version);
+        item::write_accessed(self.arena.bytes_mut(), place.loc, place.head, seconds(now));
         self.write_tail(place, from, &rest);
         self.write_tail(place, from + rest.len(), tail);
         self.stats.sets += 1;

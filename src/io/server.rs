@@ -153,6 +153,7 @@ struct CoreSetup {
     /// Prefixes, and what they may take on this core.
     prefixes: Vec<(Vec<u8>, u64)>,
     prefault: bool,
+    access_times: bool,
     sockets: Vec<Entrance>,
     mesh: Mesh,
     orders: Receiver<Order>,
@@ -220,6 +221,7 @@ impl Server {
                 shard: shard_config(plan, core, hasher),
                 prefixes: prefixes(plan, core),
                 prefault: plan.prefault,
+                access_times: plan.access_times,
                 sockets: std::mem::take(&mut sockets[core.index]),
                 mesh,
                 orders: order_receiver,
@@ -474,6 +476,9 @@ fn make_core(setup: CoreSetup) -> Result<Made, StartError> {
     let mut shard = Shard::new(setup.shard).map_err(|error| StartError::Memory { core: setup.plan.index, error })?;
     shard.begin_versions(setup.node.server.started_at);
     shard.count_prefixes(setup.prefixes);
+    if setup.access_times {
+        shard.keep_access_times();
+    }
     if setup.prefault {
         shard.prefault();
     }

@@ -61,6 +61,7 @@ struct Terms {
     version: u64,
     flags: u32,
     expires_at: Option<u64>,
+    accessed_at: Option<u32>,
     epoch: Arc<Epoch>,
     made_in: u64,
     until: UnixMillis,
@@ -292,6 +293,8 @@ impl Node {
             expires_at: held.terms.expires_at,
             flags: held.terms.flags,
             was_read: true,
+            // To the copy's own age, which is that exact.
+            accessed_at: held.terms.accessed_at,
         };
         match form {
             Form::Resp { version, command, .. } => tell(&value, op, &mut Encoder::new(out, *version, command)),
@@ -344,8 +347,8 @@ impl Node {
         let (epoch, parcel) = (offer.epoch.clone(), &mut self.outbox[to]);
         let shown = self.shard.show_copyable(at, key, bytes_max, now, |value| {
             let (key, value_at) = (parcel.put(key), put_payload(parcel, &value.payload));
-            let (version, flags, expires_at) = (value.version, value.flags, value.expires_at);
-            let terms = Terms { version, flags, expires_at, epoch, made_in, until };
+            let Value { version, flags, expires_at, accessed_at, .. } = *value;
+            let terms = Terms { version, flags, expires_at, accessed_at, epoch, made_in, until };
             parcel.copies.push(Grant { at, key, value: value_at, terms });
         });
         if !shown {

@@ -1,7 +1,7 @@
 //! Requests of memcached clients, a batch at a time as in `batch`: parsed, hashed and prefetched before the first is
 //! executed. Each key of a `get` is a request of its own, so that neither its line nor its reply makes a turn long.
 
-use std::fmt::Write;
+mod stats;
 
 use super::Node;
 use super::batch::{BATCH_MAX, SLICE_INPUT_MAX, Slice};
@@ -9,7 +9,7 @@ use super::copies::is_plain_read;
 use super::mailbox::{ConnId, Form, Work};
 use super::output::{Join, Report};
 use super::session::{Session, State};
-use super::stats::{CoreSnapshot, Family};
+use super::stats::Family;
 use crate::base::{KeyHash, Slot, UnixMillis};
 use crate::command::{Expiry, Op};
 use crate::engine::At;
@@ -186,53 +186,16 @@ impl Node {
                 self.count_request(Family::Connection);
                 session.output.buffer().extend_from_slice(format!("VERSION {VERSION}\r\n").as_bytes());
             }
-            Request::Stats => {
+            Request::Stats(of) => {
                 self.count_request(Family::Server);
                 let form = super::keys::form(session, "stats");
-                self.on_report(id, session, form, Report::Memcache);
+                self.on_report(id, session, form, Report::Memcache(of));
             }
             Request::Quit => {
                 self.count_request(Family::Connection);
                 session.state = State::Draining;
             }
         }
-    }
-
-    /// What `stats` answers, from the counters of every core.
-    pub(super) fn memcache_stats(&self, cores: &[CoreSnapshot]) -> Vec<u8> {
-        let sum = |of: fn(&CoreSnapshot) -> u64| cores.iter().map(of).sum::<u64>();
-        let (hits, misses) = (sum(|c| c.hits), sum(|c| c.misses));
-        let numbers = [
-            ("pid", self.server.pid.into()),
-            ("uptime", self.now.since(self.server.started_at) / 1000),
-            ("time", self.now.0 / 1000),
-            ("pointer_size", usize::BITS.into()),
-            ("curr_connections", sum(|c| c.connections_current)),
-            ("total_connections", sum(|c| c.connections_total)),
-            ("rejected_connections", sum(|c| c.connections_refused)),
-            ("cmd_get", hits + misses),
-            ("cmd_set", sum(|c| c.ops[Family::Write as usize])),
-            ("get_hits", hits),
-            ("get_misses", misses),
-            ("bytes_read", sum(|c| c.bytes_in)),
-            ("bytes_written", sum(|c| c.bytes_out)),
-            ("limit_maxbytes", sum(|c| c.memory.budget)),
-            ("threads", cores.len() as u64),
-            ("bytes", sum(|c| c.memory.live)),
-            ("curr_items", sum(|c| c.keys)),
-            // Writes, those that stored nothing included.
-            ("total_items", sum(|c| c.ops[Family::Write as usize])),
-            ("evictions", sum(|c| c.evicted)),
-            ("auth_errors", sum(|c| c.auth_failures)),
-        ];
-        let mut text = String::new();
-        let _ = write!(text, "STAT version {VERSION}\r\n");
-        let _ = write!(text, "STAT ringfence_version {}\r\n", env!("CARGO_PKG_VERSION"));
-        for (name, number) in numbers {
-            let _ = write!(text, "STAT {name} {number}\r\n");
-        }
-        text.push_str("END\r\n");
-        text.into_bytes()
     }
 }
 
@@ -242,7 +205,11 @@ impl Batch {
         self.items.clear();
         self.decoded.clear();
         self.consumed = 0;
-        let limits = Limits { key_bytes_max: node.limits.key_bytes_max, value_bytes_max: node.limits.value_bytes_max };
+        let limits = Limits {
+            key_bytes_max: node.limits.key_bytes_max,
+            value_bytes_max: node.limits.value_bytes_max,
+            access_times: node.shard.has_access_times(),
+        };
         while self.items.len() < BATCH_MAX && self.consumed < SLICE_INPUT_MAX {
             let (start, parser) = (self.consumed, session.memcache);
             match session.memcache.advance(&input[start..], &limits, &mut self.decoded) {

@@ -15,6 +15,7 @@ use super::hotkeys::By;
 use super::stats::CoreSnapshot;
 use crate::command::Pin;
 use crate::protocol::http;
+use crate::protocol::memcache::StatsOf;
 use crate::protocol::resp::{Encoder, Marks, Version};
 
 /// Requests of one connection that may wait for other cores before anything is known about their replies.
@@ -100,7 +101,7 @@ pub enum Report {
     /// `GET /v1/hotkeys`
     HttpHotKeys(http::Response),
     /// The `stats` of memcached.
-    Memcache,
+    Memcache(StatsOf),
 }
 
 impl Output {

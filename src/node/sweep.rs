@@ -244,7 +244,7 @@ impl Node {
                 Report::BigKeys(count) => hotkeys::write_big(&ready.snapshots, count, &mut out),
                 Report::Http(response) => http::write_stats(&ready.snapshots, response, &mut encoded),
                 Report::HttpHotKeys(response) => http::write_hot_keys(&ready.snapshots, response, &mut encoded),
-                Report::Memcache => encoded = self.memcache_stats(&ready.snapshots),
+                Report::Memcache(of) => encoded = self.memcache_stats(of, &ready.snapshots),
             }
             session.output.finish_counters(sequence, encoded);
         }

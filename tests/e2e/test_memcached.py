@@ -396,3 +396,64 @@ def test_a_flush_with_a_delay_is_that_of_memcached(ringfence, memcached_port):
         assert ask(b"get late\r\n").startswith(b"VALUE late")
     here.close()
     there.close()
+
+
+def test_versions_of_the_clients_own_as_in_later_memcacheds(ringfence):
+    """Replies of memcached 1.6.45, but for the lease's own number in one that has a `W`."""
+    story = [
+        (b"ms k 2 c E5\r\nab", b"HD c5\r\n"), (b"mg k c v C5", b"HD c5\r\n"), (b"ms k 2 c C6 E7\r\ncd", b"EX\r\n"),
+        (b"ms k 2 c C5 E7\r\ncd", b"HD c7\r\n"), (b"ms k 1 MA E9 c\r\ne", b"HD c9\r\n"), (b"ms k 1 MP E3 c\r\nz", b"HD c3\r\n"),
+        (b"touch k 100", b"TOUCHED\r\n"), (b"mg k c v E77 T30", b"VA 4 c3\r\nzcde\r\n"), (b"gets k", b"VALUE k 0 4 3\r\nzcde\r\nEND\r\n"),
+        (b"md k I E11", b"HD\r\n"), (b"mg k v", b"VA 4 X W\r\nzcde\r\n"), (b"mg k c v", b"VA 4 c11 Z X\r\nzcde\r\n"),
+        (b"ms k 1 C11 c E12\r\nx", b"HD c12\r\n"), (b"md k x E13", b"HD\r\n"), (b"mg k c v", b"VA 0 c13\r\n\r\n"),
+        (b"ms n 1 E4\r\n5", b"HD\r\n"), (b"ma n E6 c v", b"VA 1 c6\r\n6\r\n"), (b"ma m N0 J9 E8 c v", b"VA 1 c8\r\n9\r\n"),
+        (b"cas n 0 0 1 6\r\n7", b"STORED\r\n"), (b"cas n 0 0 1 6\r\n8", b"EXISTS\r\n"),
+        (b"mg new N30 E21 c v", b"VA 0 c21 W\r\n\r\n"), (b"ms new 1 C21 E22 c\r\nf", b"HD c22\r\n"),
+        (b"ms s 1 E50\r\na", b"HD\r\n"), (b"ms s 1 I C49 E40 c\r\nb", b"HD c40\r\n"), (b"md s C41 E3", b"EX\r\n"), (b"md s C40", b"HD\r\n"),
+        (b"ms z 1 E18446744073709551615 c\r\na", b"HD c18446744073709551615\r\n"),
+    ]
+    story += [(b"ms z 1 E%s\r\na" % token, b"CLIENT_ERROR bad token in command line format\r\n") for token in [b"", b"x", b"-1", b"18446744073709551616"]]
+    raw = Connection(ringfence.memcached_port)
+    assert [(request, raw.ask(request + b"\r\n")) for request, _ in story] == story
+    assert int(re.match(rb"HD c(\d+)", raw.ask(b"ms z 1 E0 c\r\na\r\n"))[1]) > 1 << 50, "0 leaves it to the server"
+    raw.close()
+
+
+def test_the_time_of_the_last_access_where_it_is_kept(ringfence, memcached_port, tmp_path):
+    refused = Connection(ringfence.memcached_port)
+    assert refused.ask(b"mg k l\r\n") == b"CLIENT_ERROR flag l takes access_times = true in the server's settings\r\n"
+    refused.close()
+    port = free_ports(1)
+    server = Server(tmp_path / "log", ["--set", f"listen.memcached_port={port}", "--set", "access_times=true"])
+    try:
+        here, there = Connection(port), Connection(memcached_port)
+        for ask in (here.ask, there.ask):
+            assert ask(b"set kept 0 0 1\r\n1\r\n") == b"STORED\r\n"
+        time.sleep(2.1)
+        for ask in (here.ask, there.ask):
+            assert re.fullmatch(rb"HD l[23] h0\r\n", ask(b"mg kept l h\r\n"))
+            assert re.fullmatch(rb"VA 0 l0 W\r\n\r\n", ask(b"mg made N30 l v\r\n"))
+        # memcached notes a read only once a minute.
+        assert re.fullmatch(rb"HD l[01] h1\r\n", here.ask(b"mg kept l h\r\n"))
+        assert re.fullmatch(rb"ME kept exp=-1 la=[01] cas=\d+ fetch=yes size=1\r\n", here.ask(b"me kept\r\n"))
+        here.close()
+        there.close()
+    finally:
+        assert server.stop() == 0, server.log()
+
+
+def test_stats_about_something(client, ringfence, memcached_port):
+    """Every line has a name that memcached's reply has as well, or would have if it could refuse."""
+    with closing(Client(("127.0.0.1", memcached_port), timeout=10, default_noreply=False)) as other:
+        for one in (client, other):
+            assert one.set("key", b"value") and one.get("key") == b"value"
+        for of in ["settings", "items", "slabs", "sizes"]:
+            here, there = client.stats(of), other.stats(of)
+            unify = lambda names: {re.sub(rb"\d+:", b"", name) for name in names}
+            assert here and unify(here) <= unify(there), of
+        settings = client.stats("settings")
+        assert int(settings[b"maxbytes"]) == 256 << 20 and int(settings[b"item_size_max"]) == 1 << 20
+        assert client.stats("items")[b"items:1:number"] == 1 and client.stats("slabs")[b"1:used_chunks"] == 1
+        assert client.stats("sizes") == other.stats("sizes") == {b"sizes_status": b"disabled"}
+        with pytest.raises(MemcacheClientError, match="counters go on"):
+            client.stats("reset")

@@ -97,6 +97,9 @@ section! {
         /// OOM error and keeps serving reads. The names that Redis has, such as "allkeys-lru", mean the
         /// nearest of these.
         eviction: Eviction = Eviction::default(),
+        /// Whether to keep when each key was last read, for `l` of memcached's `mg` and `la` of its `me`. It takes 4 bytes
+        /// of memory for each key.
+        access_times: bool = false,
         /// Whether a core's memory asks the kernel for huge pages, which spare it page-table misses: "auto"
         /// does from 1 GiB of memory for a core, where a segment is as large as a huge page; "off" never does.
         /// `INFO memory` says how much came of it. /sys/kernel/mm/transparent_hugepage/enabled must not be "never".

@@ -146,6 +146,10 @@ impl Twin {
         let mut shard = shard(budget_bytes, policy);
         let keys = [(b"k".to_vec(), 0), (b"key:1".to_vec(), 0), (b"{tag}".to_vec(), 0), (b"fill:".to_vec(), 0)];
         shard.count_prefixes(keys);
+        if policy == Policy::NoEviction {
+            // Longer records, which nothing else may depend on.
+            shard.keep_access_times();
+        }
         let now = 1_700_000_000_000;
         let (model, versions, leases) = Default::default();
         Self { shard, model, versions, leases, now, latest: now, writes: 0, evicts }

@@ -4,7 +4,7 @@
 //! new value loses what a client keeps beside its own. Method: one sink that keeps all that a value tells.
 
 use super::*;
-use crate::command::{Ask, Claim, Count, Lease, Outcome, Remove, ReplySink, Store, StoreMode, Value};
+use crate::command::{Ask, Claim, Count, Lease, Leased, Outcome, Remove, ReplySink, Store, StoreMode, Value};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -16,6 +16,7 @@ struct Told {
     flags: u32,
     was_read: bool,
     expires_at: Option<u64>,
+    accessed_at: Option<u32>,
     outcome: Option<Outcome>,
     error: Option<OpError>,
 }
@@ -27,6 +28,10 @@ impl ReplySink for Told {
         self.value = Some(bytes);
         (self.version, self.flags) = (value.version, value.flags);
         (self.was_read, self.expires_at) = (value.was_read, value.expires_at);
+        self.accessed_at = value.accessed_at;
+    }
+    fn leased(&mut self, leased: &Leased<'_>) {
+        leased.value.into_iter().for_each(|value| self.value(value));
     }
     fn outcome(&mut self, outcome: Outcome) {
         assert!(self.outcome.replace(outcome).is_none(), "one operation, one answer");
@@ -331,7 +336,12 @@ fn a_version_of_the_clients_own_stays_until_the_next_write() {
         assert_eq!((peek(&mut s, b"k").version, peek(&mut s, b"k").flags), (own, 7));
         // What changes no value changes no version, wherever the record goes for it.
         for deadline in [NOW + 1000, NOW + (1 << 40)] {
-            run(&mut s, b"k", Op::Expire { expiry: Expiry::At(deadline as i64), condition: ExpireCondition::default() }, NOW);
+            run(
+                &mut s,
+                b"k",
+                Op::Expire { expiry: Expiry::At(deadline as i64), condition: ExpireCondition::default() },
+                NOW,
+            );
             assert_eq!((peek(&mut s, b"k").version, peek(&mut s, b"k").expires_at), (own, Some(deadline)));
         }
         run(&mut s, b"k", Op::Persist, NOW);
@@ -380,4 +390,50 @@ fn a_lease_on_a_missing_value_takes_the_clients_token() {
     let fill = |compare| Op::Store(Store { value: b"v", compare: Some(compare), ..STORE });
     assert_eq!(tell(&mut s, b"k", fill(6), NOW).outcome, Some(Outcome::NotFound));
     assert!(matches!(tell(&mut s, b"k", fill(5), NOW).outcome, Some(Outcome::Done { created: true, .. })));
+}
+
+/// In seconds, of the time before the read that tells it, and through whatever moves the record.
+#[test]
+fn the_time_of_the_last_access_is_kept_where_that_is_wanted() {
+    let ask = Some(Ask::NOTHING);
+    let read = |s: &mut Shard, bump, now| {
+        tell(s, b"k", Op::Fetch { expiry: Expiry::Keep, bump, ask }, now).accessed_at.map(|at| u64::from(at) * 1000)
+    };
+    let mut s = roomy();
+    set(&mut s, b"k", b"v", Expiry::Never, NOW);
+    assert_eq!(read(&mut s, true, NOW), None, "nobody wants it");
+
+    let mut s = roomy();
+    s.keep_access_times();
+    let second = |n: u64| NOW + 1000 * n;
+    set(&mut s, b"k", b"v", Expiry::Never, NOW);
+    assert_eq!(read(&mut s, true, second(3)), Some(NOW));
+    assert_eq!(read(&mut s, false, second(5)), Some(second(3)));
+    assert_eq!(read(&mut s, true, second(7)), Some(second(3)), "a look without a bump is none");
+    run(&mut s, b"k", Op::Get, second(8) + 999);
+    assert_eq!(read(&mut s, false, second(9)), Some(second(8)));
+    run(&mut s, b"k", Op::Exists, second(9));
+    run(&mut s, b"k", Op::Expire { expiry: Expiry::In(1 << 40), condition: ExpireCondition::default() }, second(9));
+    assert_eq!(read(&mut s, false, second(9)), Some(second(8)), "neither a read nor a write");
+    for (n, write) in [
+        (10, Op::Append { tail: b"4" }),
+        (11, Op::Append { tail: &[b'5'; 100] }),
+        (12, Op::Store(Store { value: b"7", version: 9, ..STORE })),
+        (13, Op::IncrBy { delta: 1 }),
+        (14, Op::Count(UP)),
+        (15, Op::Remove(Remove { stale: Some(Expiry::Keep), ..Remove::default() })),
+        (16, Op::GetEx { expiry: Ok(Expiry::Never) }),
+    ] {
+        tell(&mut s, b"k", write, second(n));
+        assert_eq!(read(&mut s, false, second(20)), Some(second(n)), "{write:?}");
+    }
+    s.check();
+    for n in 0..200_000 {
+        set(&mut s, format!("n{n}").as_bytes(), &[1; 64], Expiry::Never, NOW);
+        run(&mut s, b"k", Op::Get, second(100));
+    }
+    assert!(s.stats().reinserted > 0, "the hand came by");
+    assert_eq!(read(&mut s, true, second(90)), Some(second(100)), "the clock may be set back");
+    assert_eq!(read(&mut s, true, second(110)), Some(second(90)));
+    s.check();
 }

@@ -197,7 +197,7 @@ proptest! {
 }
 
 fn stored(bytes: &[u8], expires_at: Option<u64>) -> Value<'_> {
-    Value { payload: Payload::Whole(bytes), version: 7, expires_at, flags: 0, was_read: false }
+    Value { payload: Payload::Whole(bytes), version: 7, expires_at, ..Value::EMPTY }
 }
 
 fn reply(call: &KeyCall<'_>, answer: impl FnOnce(&mut Encoder<'_>)) -> String {

@@ -2,7 +2,7 @@
 
 use super::{Form, Style, base64};
 use crate::base::UnixMillis;
-use crate::command::{Lease, Leased, OpError, Outcome, Payload, ReplySink, Value};
+use crate::command::{Lease, Leased, OpError, Outcome, ReplySink, Value};
 use crate::protocol::resp::write_decimal;
 
 /// Writes the reply to one request.
@@ -19,6 +19,7 @@ struct Told {
     version: Option<u64>,
     flags: Option<u32>,
     was_read: Option<bool>,
+    accessed_at: Option<u32>,
     size: Option<u64>,
     /// The deadline, if it is known whether there is one.
     expires_at: Option<Option<u64>>,
@@ -56,6 +57,11 @@ impl<'a> Encoder<'a> {
         }
     }
 
+    /// Whole seconds since a time; 0 if the clock has been set back since.
+    fn seconds_since(&mut self, before: &[u8], unix_seconds: u32) {
+        self.number(before, (self.now.0 / 1000).saturating_sub(unix_seconds.into()));
+    }
+
     /// The key as the request named it.
     fn named_key(&mut self) {
         if self.form.base64 { base64::encode(self.key, self.out) } else { self.out.extend_from_slice(self.key) }
@@ -81,6 +87,7 @@ impl<'a> Encoder<'a> {
                 b'c' => told.version.into_iter().for_each(|n| self.number(b" c", n)),
                 b'f' => told.flags.into_iter().for_each(|n| self.number(b" f", n.into())),
                 b'h' => told.was_read.into_iter().for_each(|was| self.put(if was { b" h1" } else { b" h0" })),
+                b'l' => told.accessed_at.into_iter().for_each(|when| self.seconds_since(b" l", when)),
                 b's' => told.size.into_iter().for_each(|n| self.number(b" s", n)),
                 _ => told.expires_at.into_iter().for_each(|when| self.seconds_left(b" t", when)),
             }
@@ -121,6 +128,7 @@ impl<'a> Encoder<'a> {
             version: Some(value.version),
             flags: Some(value.flags),
             was_read: Some(value.was_read),
+            accessed_at: value.accessed_at,
             size: Some(length as u64),
             expires_at: Some(value.expires_at),
             marks,
@@ -139,6 +147,9 @@ impl<'a> Encoder<'a> {
         self.put(b"ME ");
         self.named_key();
         self.seconds_left(b" exp=", value.expires_at);
+        if let Some(when) = value.accessed_at {
+            self.seconds_since(b" la=", when);
+        }
         self.number(b" cas=", value.version);
         self.put(if value.was_read { b" fetch=yes" } else { b" fetch=no" });
         self.number(b" size=", value.payload.len() as u64);
@@ -201,7 +212,8 @@ impl ReplySink for Encoder<'_> {
 
     /// What memcached answers of a value that is missing is a value too: an empty one that waits to be filled.
     fn leased(&mut self, leased: &Leased<'_>) {
-        let missing = Value { payload: Payload::Whole(b""), version: 0, expires_at: None, flags: 0, was_read: false };
+        let accessed_at = u32::try_from(self.now.0 / 1000).ok();
+        let missing = Value { accessed_at, ..Value::EMPTY };
         let value = *leased.value.unwrap_or(&missing);
         let (held, won) = (matches!(leased.lease, Lease::Held { .. }), matches!(leased.lease, Lease::Granted { .. }));
         let marks = (held, leased.is_stale, won);

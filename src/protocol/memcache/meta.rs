@@ -18,11 +18,14 @@ const BAD_MODE_LENGTH: &str = "CLIENT_ERROR incorrect length for M token\r\n";
 const BAD_SET_MODE: &str = "CLIENT_ERROR invalid mode for ms M token\r\n";
 const BAD_COUNT_MODE: &str = "CLIENT_ERROR invalid mode for ma M token\r\n";
 
+/// Says what to do, for it costs every key some bytes.
+const NO_ACCESS_TIMES: &str = "CLIENT_ERROR flag l takes access_times = true in the server's settings\r\n";
+
 /// Why flags are refused.
 enum Refusal {
     /// As memcached does it.
     Usual(&'static str),
-    /// Because they are not served here.
+    /// Because the server is not set up for them.
     NotServed(&'static str),
 }
 
@@ -203,7 +206,7 @@ fn flags(name: u8, line: &Line<'_, '_>, words: &Words<'_>, from: usize) -> Resul
         if name == b'e' {
             flags.form.base64 |= flag == b'b';
         } else {
-            flags.take(name, flag, token)?;
+            flags.take(name, flag, token, line.limits.access_times)?;
         }
     }
     if name == b'g' {
@@ -226,10 +229,10 @@ impl Flags {
         Ask { claim, renew_below_ms, term_ms, wait_ms: 0, version: self.version }
     }
 
-    fn take(&mut self, name: u8, flag: u8, token: &[u8]) -> Result<(), Refusal> {
+    fn take(&mut self, name: u8, flag: u8, token: &[u8], access_times: bool) -> Result<(), Refusal> {
         let bad_token = Refusal::Usual(BAD_TOKEN);
-        if let Some(text) = not_served(name, flag) {
-            return Err(Refusal::NotServed(text));
+        if (name, flag) == (b'g', b'l') && !access_times {
+            return Err(Refusal::NotServed(NO_ACCESS_TIMES));
         }
         if returned_by(name).contains(&flag) {
             // No command returns more of them than there is room for, and none comes twice.
@@ -284,17 +287,9 @@ fn millis(time: Expiry) -> u64 {
 /// The flags that replies to `m<name>` repeat or answer.
 fn returned_by(name: u8) -> &'static [u8] {
     match name {
-        b'g' => b"Okcfhst",
+        b'g' => b"Okcfhlst",
         b's' => b"Okcs",
         b'a' => b"Okct",
         _ => b"Ok",
-    }
-}
-
-/// The text that refuses a flag of `m<name>` which memcached serves and this server does not.
-fn not_served(name: u8, flag: u8) -> Option<&'static str> {
-    match (name, flag) {
-        (b'g', b'l') => Some("CLIENT_ERROR l is not kept by this server; leave it out\r\n"),
-        _ => None,
     }
 }

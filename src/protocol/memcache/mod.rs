@@ -21,7 +21,7 @@ mod tests;
 
 pub use encoder::{Encoder, refuse};
 pub use handshake::Handshake;
-pub use parser::{KeyRequest, Limits, Parser, Progress, Request};
+pub use parser::{KeyRequest, Limits, Parser, Progress, Request, StatsOf};
 
 /// The memcached whose requests and replies these are: what clients that ask for a version get to see.
 pub const VERSION: &str = "1.6.18";

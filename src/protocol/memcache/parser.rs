@@ -32,12 +32,29 @@ pub struct Limits {
     pub key_bytes_max: usize,
     /// Bytes of data that are kept; more are passed over.
     pub value_bytes_max: usize,
+    /// Whether it is known when a key was last read.
+    pub access_times: bool,
 }
 
 impl Limits {
     pub(super) fn key_bytes(&self) -> usize {
         self.key_bytes_max.min(KEY_BYTES_MAX)
     }
+}
+
+/// What `stats` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatsOf {
+    /// Nothing in particular.
+    General,
+    /// `settings`
+    Settings,
+    /// `items`
+    Items,
+    /// `slabs`
+    Slabs,
+    /// `sizes`
+    Sizes,
 }
 
 /// One operation on one key.
@@ -73,7 +90,7 @@ pub enum Request {
     /// Answers the version.
     Version,
     /// Answers the counters.
-    Stats,
+    Stats(StatsOf),
     /// Closes the connection.
     Quit,
 }

@@ -11,7 +11,7 @@ use crate::command::{
 const STALE: Option<Ask> = Some(Ask { claim: Claim::Stale, ..Ask::NOTHING });
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { key_bytes_max: 1000, value_bytes_max: 100 };
+const LIMITS: Limits = Limits { key_bytes_max: 1000, value_bytes_max: 100, access_times: false };
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// A request with its key and its data, or why the stream cannot go on.
@@ -97,7 +97,7 @@ fn reply(stream: impl AsRef<[u8]>, with: impl Fn(&mut Encoder<'_>)) -> String {
 
 fn value(bytes: &[u8]) -> Value<'_> {
     let expires_at = Some(NOW.0 + 9_001);
-    Value { payload: Payload::Whole(bytes), version: 77, expires_at, flags: 5, was_read: true }
+    Value { payload: Payload::Whole(bytes), version: 77, expires_at, flags: 5, was_read: true, ..Value::EMPTY }
 }
 
 fn hit(stream: &str) -> String {
@@ -168,7 +168,18 @@ fn short_requests_are_read() {
     assert_eq!(op("touch k 0\r\n"), Op::Fetch { expiry: Expiry::Never, bump: true, ask: None });
     assert_eq!(all("version\r\n"), [Seen::Other(Request::Version)]);
     assert_eq!(all("quit\r\n"), [Seen::Other(Request::Quit)]);
-    assert_eq!(all("stats\r\n"), [Seen::Other(Request::Stats)]);
+    for (line, of) in [
+        ("stats", StatsOf::General),
+        ("stats settings", StatsOf::Settings),
+        ("stats items", StatsOf::Items),
+        ("stats slabs 1", StatsOf::Slabs),
+        ("stats sizes", StatsOf::Sizes),
+    ] {
+        assert_eq!(all(format!("{line}\r\n")), [Seen::Other(Request::Stats(of))]);
+    }
+    for line in ["stats reset", "stats conns", "stats cachedump 1 1"] {
+        assert!(matches!(all(format!("{line}\r\n"))[..], [Seen::Other(Request::Refused(_))]), "{line}");
+    }
     assert_eq!(all("flush_all 0\r\n"), [Seen::Other(Request::Flush(Expiry::In(0), "OK\r\n"))]);
     assert_eq!(all("flush_all 10\r\n"), [Seen::Other(Request::Flush(Expiry::In(10_000), "OK\r\n"))]);
     assert_eq!(
@@ -223,7 +234,7 @@ fn wrong_requests_are_refused_as_memcached_refuses_them() {
         ("ma k MX", "CLIENT_ERROR invalid mode for ma M token"),
         (&format!("mg k O{}", "o".repeat(33)), "CLIENT_ERROR opaque token too long"),
         (&format!("mg k{}", " v".repeat(18)), "CLIENT_ERROR options flags are too long"),
-        ("mg k l", "CLIENT_ERROR l is not kept by this server; leave it out"),
+        ("mg k l", "CLIENT_ERROR flag l takes access_times = true in the server's settings"),
         ("mg k Rsoon", "CLIENT_ERROR bad token in command line format"),
     ] {
         assert_eq!(answer(format!("{line}\r\n")), format!("{text}\r\n"), "{line}");

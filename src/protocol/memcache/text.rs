@@ -1,6 +1,6 @@
 //! Requests of the text protocol.
 
-use super::parser::{KeyRequest, Keys, Line, Parser, Progress, Request};
+use super::parser::{KeyRequest, Keys, Line, Parser, Progress, Request, StatsOf};
 use super::words::{Words, expiry, is_key, unsigned};
 use super::{Form, Style};
 use crate::command::{Count, Expiry, Op, Remove, Span, Store, StoreMode};
@@ -41,10 +41,8 @@ fn short(line: &Line<'_, '_>, words: &Words<'_>) -> Request {
         (b"verbosity", 2..) => verbosity(words),
         (b"version", _) => Request::Version,
         (b"quit", _) => Request::Quit,
-        (b"stats", 1) => Request::Stats,
-        (b"stats", _) => {
-            Request::Refused("CLIENT_ERROR stats are served without arguments only; see also the admin port\r\n")
-        }
+        (b"stats", 1) => Request::Stats(StatsOf::General),
+        (b"stats", _) => stats_of(words.get(1)),
         _ => Request::Refused(ERROR),
     }
 }
@@ -139,6 +137,19 @@ fn flush(words: &Words<'_>) -> Request {
         // No delay is none, and not for ever.
         let when = if when == Expiry::Never { Expiry::In(0) } else { when };
         Request::Flush(when, if silent { "" } else { "OK\r\n" })
+    })
+}
+
+/// `stats <what>`; what more there is behind that means nothing to memcached either.
+fn stats_of(what: &[u8]) -> Request {
+    Request::Stats(match what {
+        b"settings" => StatsOf::Settings,
+        b"items" => StatsOf::Items,
+        b"slabs" => StatsOf::Slabs,
+        b"sizes" => StatsOf::Sizes,
+        // Counters of /metrics do not go back.
+        b"reset" => return Request::Refused("CLIENT_ERROR stats reset is not served; counters go on\r\n"),
+        _ => return Request::Refused(ERROR),
     })
 }
 

@@ -262,8 +262,7 @@ mod tests {
     #[test]
     fn a_value_in_pieces_is_one_reply() {
         let pieces: [&[u8]; 3] = [b"ab", b"", b"cde"];
-        let value =
-            Value { payload: Payload::Pieces(&pieces), version: 1, expires_at: None, flags: 0, was_read: false };
+        let value = Value { payload: Payload::Pieces(&pieces), ..Value::EMPTY };
         assert_eq!(written(Version::Resp2, |e| e.value(&value)), "$5\r\nabcde\r\n");
     }
 
