@@ -201,6 +201,11 @@ impl Core {
         self.clock.monotonic()
     }
 
+    /// The part of the last milliseconds that the core was on its CPU.
+    pub fn load(&self) -> f32 {
+        self.stopwatch.load()
+    }
+
     /// How many receives had completed at the last turn.
     pub fn events(&self) -> usize {
         self.events

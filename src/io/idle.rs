@@ -47,6 +47,12 @@ pub struct IdlePolicy {
 const TOGETHER_MIN: f32 = 1.5;
 /// Receives for which a gathering wait waits at most.
 const GATHER_EVENTS_MAX: f32 = 16.0;
+/// A core gathers when it is on its CPU for this part of the time without, or finds so many receives in a turn.
+const GATHER_LOAD_MIN: f32 = 0.75;
+const CROWD: f32 = 4.0;
+/// For so long; then it works without for a while, to see whether it would still be as busy.
+const GATHER_TERM: Duration = Duration::from_millis(50);
+const LOOK_TERM: Duration = Duration::from_millis(5);
 /// Weight of the newest observation in an average.
 const NEWEST: f32 = 0.125;
 
@@ -60,6 +66,9 @@ struct Pace {
     idle_since: Option<Duration>,
     last_work: Duration,
     last_yield: Duration,
+    /// Whether it gathers, and until when that stays so at least.
+    gathers: bool,
+    decided_until: Duration,
 }
 
 impl Pace {
@@ -71,7 +80,8 @@ impl Pace {
             self.idle_since.get_or_insert(now);
             return;
         }
-        self.events += (events as f32 - self.events) * NEWEST;
+        // What piled up while the machine was away says little.
+        self.events += ((events as f32).min(GATHER_EVENTS_MAX) - self.events) * NEWEST;
         if let Some(since) = self.idle_since.take() {
             self.gap += ((now - since).as_secs_f32() - self.gap) * NEWEST;
         }
@@ -83,10 +93,21 @@ impl Pace {
         self.events < TOGETHER_MIN && self.gap < spin.as_secs_f32()
     }
 
-    fn gather(&self, time: Duration) -> Option<Gather> {
+    /// How to wait. Where a core has time to spare, nearly every request wakes it, gathered or not: its clients would wait
+    /// for nothing.
+    fn gather(&mut self, time: Duration, load: f32) -> Option<Gather> {
+        if self.last_work >= self.decided_until {
+            let looked = !std::mem::take(&mut self.gathers);
+            self.gathers = looked && (load >= GATHER_LOAD_MIN || self.events >= CROWD);
+            self.decided_until = self.last_work + if self.gathers { GATHER_TERM } else { LOOK_TERM };
+            if !looked {
+                // What gathering finds together is no crowd.
+                self.events = 1.0;
+            }
+        }
         // Twice what came last time: the wait grows with the load, and ends by its time.
         let events = (self.events * 2.0).min(GATHER_EVENTS_MAX) as usize;
-        (self.events >= TOGETHER_MIN && !time.is_zero()).then_some(Gather { events, time })
+        (self.gathers && self.events >= TOGETHER_MIN && !time.is_zero()).then_some(Gather { events, time })
     }
 }
 
@@ -158,7 +179,10 @@ impl Loop {
                 core.ring().submit()?;
                 spin(&mut core, (pace.last_work + self.policy.spin).min(now + YIELD_AFTER));
             }
-            Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => wait(&mut core, pace.gather(self.policy.gather))?,
+            Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => {
+                let gather = pace.gather(self.policy.gather, core.load());
+                wait(&mut core, gather)?;
+            }
             Idle::Adaptive | Idle::Park => {
                 core.ring().submit()?;
                 pace.last_yield = now;
@@ -239,4 +263,69 @@ fn wait(core: &mut Core, gather: Option<Gather>) -> io::Result<()> {
     let result = core.ring().submit_and_wait(YIELD_AFTER, gather);
     core.mesh().end_wait();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Duration = Duration::from_micros(75);
+
+    /// Lets turns pass in which `events` receives came, a tenth of a millisecond apart; answers in how many of them the core
+    /// gathered.
+    fn pass(pace: &mut Pace, now: &mut Duration, turns: usize, events: usize, load: f32) -> usize {
+        let mut gathered = 0;
+        for _ in 0..turns {
+            *now += Duration::from_micros(100);
+            pace.note(true, events, *now);
+            gathered += usize::from(pace.gather(MOST, load).is_some());
+        }
+        gathered
+    }
+
+    #[test]
+    fn a_core_with_time_to_spare_does_not_gather() {
+        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        assert_eq!(pass(&mut pace, &mut now, 5000, 2, 0.7), 0);
+        assert_eq!(pass(&mut pace, &mut now, 1000, 3, 0.1), 0);
+    }
+
+    #[test]
+    fn a_busy_core_gathers_most_of_the_time_and_looks_now_and_then() {
+        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        let gathered = pass(&mut pace, &mut now, 10_000, 2, 0.8);
+        assert!((8000..9500).contains(&gathered), "{gathered} of 10,000");
+    }
+
+    #[test]
+    fn gathering_does_not_end_by_what_it_saves() {
+        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        assert!(pass(&mut pace, &mut now, 20, 2, 0.9) > 0, "once several connections are known to be busy");
+        assert_eq!(pass(&mut pace, &mut now, 400, 6, 0.6), 400);
+        // Then it looks: the six that it found together are no crowd by themselves.
+        let later = pass(&mut pace, &mut now, 2000, 2, 0.6);
+        assert!(later < 100, "{later} of 2,000");
+    }
+
+    #[test]
+    fn a_crowd_is_gathered_whatever_the_load_and_a_pile_after_a_pause_is_none() {
+        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        assert!(pass(&mut pace, &mut now, 1000, 6, 0.5) > 800);
+        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        for _ in 0..50 {
+            assert_eq!(pass(&mut pace, &mut now, 1, 300, 0.5), 0);
+            assert_eq!(pass(&mut pace, &mut now, 60, 2, 0.5), 0);
+        }
+    }
+
+    #[test]
+    fn the_wait_is_for_twice_what_comes_and_not_without_end() {
+        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        pass(&mut pace, &mut now, 200, 5, 0.9);
+        let gather = pace.gather(MOST, 0.9).expect("a busy core gathers");
+        assert!((9..=10).contains(&gather.events) && gather.time == MOST, "{gather:?}");
+        pass(&mut pace, &mut now, 200, 100, 0.9);
+        assert_eq!(pace.gather(MOST, 0.9).map(|gather| gather.events), Some(16));
+        assert!(pace.gather(Duration::ZERO, 0.9).is_none(), "it is turned off");
+    }
 }

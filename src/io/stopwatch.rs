@@ -31,17 +31,21 @@ const LONG: Duration = Duration::from_micros(250);
 /// Turns of which this much is their own are worth a line in the log.
 const TOO_LONG: Duration = Duration::from_millis(1);
 
+/// The time over which [`Stopwatch::load`] forgets most of what was before.
+const LOAD_TIME: Duration = Duration::from_millis(2);
+
 /// The clock that turns are timed by.
 pub struct Stopwatch {
     /// Wall and CPU time at the reference.
     reference: (Duration, Duration),
     start: Duration,
+    load: f32,
 }
 
 impl Stopwatch {
     /// A stopwatch of the calling thread.
     pub fn new(now: Duration) -> Self {
-        Self { reference: (now, thread_cpu()), start: now }
+        Self { reference: (now, thread_cpu()), start: now, load: 0.0 }
     }
 
     /// A turn begins.
@@ -49,8 +53,16 @@ impl Stopwatch {
     pub fn start(&mut self, now: Duration) {
         self.start = now;
         if now.saturating_sub(self.reference.0) > REFERENCE_AGE_MAX {
-            self.reference = (now, thread_cpu());
+            let next = (now, thread_cpu());
+            self.load = load(self.load, self.reference, next);
+            self.reference = next;
         }
+    }
+
+    /// The part of the last milliseconds that the thread was on a CPU, from 0 to 1.
+    #[inline]
+    pub fn load(&self) -> f32 {
+        self.load
     }
 
     /// It has ended: counts its time. `kind` says in the log what took longer than [`TOO_LONG`].
@@ -65,6 +77,17 @@ impl Stopwatch {
             debug!(kind, took_us = took.as_micros(), off_cpu_us = off.as_micros(), "took too long");
         }
     }
+}
+
+/// The part of its time that the thread is on a CPU, which was `before` at one pair of wall and CPU time, at a later one.
+fn load(before: f32, reference: (Duration, Duration), now: (Duration, Duration)) -> f32 {
+    let (wall, cpu) =
+        (now.0.saturating_sub(reference.0).as_secs_f32(), now.1.saturating_sub(reference.1).as_secs_f32());
+    if wall <= 0.0 {
+        return before;
+    }
+    let part = (cpu / wall).min(1.0);
+    before + (part - before) * (wall / LOAD_TIME.as_secs_f32()).min(1.0)
 }
 
 /// The time between `start` and `end` in which the thread was certainly not on a CPU, from pairs of wall and CPU time.
@@ -102,6 +125,28 @@ mod tests {
                 assert!(us(within) - off <= us(gap));
             }
         }
+    }
+
+    #[test]
+    fn the_load_is_that_of_the_last_milliseconds() {
+        let (mut seen, mut wall, mut cpu) = (0.0, us(0), us(0));
+        let mut pass = |part_percent: u64, times| {
+            for _ in 0..times {
+                let before = (wall, cpu);
+                wall += us(200);
+                cpu += us(2 * part_percent);
+                seen = load(seen, before, (wall, cpu));
+            }
+            (seen * 100.0).round() as u64
+        };
+        assert_eq!(pass(80, 200), 80);
+        let soon = pass(20, 10);
+        assert!((25..50).contains(&soon), "{soon} % after 2 ms");
+        assert_eq!(pass(20, 200), 20);
+        let slept = load(0.9, (us(0), us(0)), (us(20_000), us(2000)));
+        assert!((slept - 0.1).abs() < 1e-3, "a long sleep is all that counts: {slept}");
+        assert_eq!(load(0.5, (us(7), us(1)), (us(7), us(1))), 0.5);
+        assert_eq!(load(0.5, (us(0), us(0)), (us(20_000), us(30_000))), 1.0, "the clocks may disagree");
     }
 
     #[test]
