@@ -20,6 +20,8 @@ const SWEEP_PER_WRITE: usize = 4;
 const DUE_TOGETHER: usize = 16;
 /// Giving a segment back to the system takes as long as so many small pieces of work.
 const RELEASE_WORK: usize = 32;
+/// Steps of the hand for a session that opens: records of about three times its size, if they are small.
+const LITTLE_WORK: usize = 32;
 /// What finding a key of a prefix that takes too much counts for.
 const SHRINK_WORK: usize = 16;
 
@@ -101,16 +103,22 @@ impl Shard {
             self.wheel.start_sweep();
             self.sweep(now, SWEEP_PER_WRITE);
         }
-        self.keep_room(now);
-    }
-
-    /// Does a share of evicting what is too much, and of giving it back to the system.
-    #[inline]
-    pub(super) fn keep_room(&mut self, now: UnixMillis) {
         if self.wants_free_segments() {
             self.pace(now);
         } else {
             self.hand.forgive();
+        }
+        if self.arena.resident() > self.segments_allowed() {
+            self.arena.release_one();
+        }
+    }
+
+    /// Up to [`LITTLE_WORK`] steps of the hand, and one segment given back, if there is too little room.
+    pub(super) fn make_room_a_little(&mut self, now: UnixMillis) {
+        let mut grace = Grace::background(LITTLE_WORK, self.arena.segment_bytes());
+        let mut left = LITTLE_WORK;
+        while left > 0 && self.wants_free_segments() && self.hand_step(&mut grace, now) == Step::Done {
+            left -= 1;
         }
         if self.arena.resident() > self.segments_allowed() {
             self.arena.release_one();

@@ -3,7 +3,7 @@
 //! dies does not leave the value unfilled.
 //!
 //! A lease is known by its token, a number of the slot's writes, so no version of a value and no other lease of the
-//! slot has it. What compares versions therefore compares tokens too: a fill that names its token is stored
+//! slot has it, unless clients choose it or versions by themselves. What compares versions therefore compares tokens too: a fill that names its token is stored
 //! only while the lease is out. Every write and every deletion of the key ends the lease, so a late fill of
 //! what was read before the change loses.
 //!

@@ -292,11 +292,11 @@ impl Shard {
         self.reserved_bytes = bytes;
     }
 
-    /// Adds to it what has come since it was last said, and makes as much room as a write does: thousands of sessions
-    /// may open before anything is written, and before the next slice.
+    /// Adds to it what has come since it was last said, and does a little to make room: thousands of sessions may open
+    /// before anything is written, and before the next slice.
     pub fn add_reserved_bytes(&mut self, bytes: u64, now: UnixMillis) {
         self.reserved_bytes = self.reserved_bytes.saturating_add(bytes);
-        self.keep_room(now);
+        self.make_room_a_little(now);
     }
 
     /// Takes from it what has gone.

@@ -1,5 +1,6 @@
 //! The operations that compare versions and keep client flags: what memcached and HTTP ask for beyond redis-server.
-//! A version is the number of a write of the key's slot: memcached's CAS unique and HTTP's `ETag`.
+//! A version is the number of a write of the key's slot, or what the client gave instead: memcached's CAS unique and HTTP's
+//! `ETag`.
 
 use super::At;
 use super::item;

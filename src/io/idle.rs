@@ -53,6 +53,10 @@ const CROWD: f32 = 4.0;
 /// For so long; then it works without for a while, to see whether it would still be as busy.
 const GATHER_TERM: Duration = Duration::from_millis(50);
 const LOOK_TERM: Duration = Duration::from_millis(5);
+/// If fewer receives come while it gathers than this part of those without, its clients have nothing to send until it
+/// answers: then it does not for longer.
+const GATHERED_MIN: f32 = 0.85;
+const FORBEAR_TERM: Duration = Duration::from_millis(250);
 /// Weight of the newest observation in an average.
 const NEWEST: f32 = 0.125;
 
@@ -66,9 +70,13 @@ struct Pace {
     idle_since: Option<Duration>,
     last_work: Duration,
     last_yield: Duration,
-    /// Whether it gathers, and until when that stays so at least.
+    /// Whether it gathers, since when, and until when that stays so at least.
     gathers: bool,
+    decided_at: Duration,
     decided_until: Duration,
+    /// Receives since then, and how many came in a second when it last worked without gathering.
+    received: usize,
+    rate_without: f32,
 }
 
 impl Pace {
@@ -80,6 +88,7 @@ impl Pace {
             self.idle_since.get_or_insert(now);
             return;
         }
+        self.received += events;
         // What piled up while the machine was away says little.
         self.events += ((events as f32).min(GATHER_EVENTS_MAX) - self.events) * NEWEST;
         if let Some(since) = self.idle_since.take() {
@@ -95,19 +104,32 @@ impl Pace {
 
     /// How to wait. Where a core has time to spare, nearly every request wakes it, gathered or not: its clients would wait
     /// for nothing.
-    fn gather(&mut self, time: Duration, load: f32) -> Option<Gather> {
+    fn gather(&mut self, time: Duration, load: f32, connections: usize) -> Option<Gather> {
         if self.last_work >= self.decided_until {
-            let looked = !std::mem::take(&mut self.gathers);
-            self.gathers = looked && (load >= GATHER_LOAD_MIN || self.events >= CROWD);
-            self.decided_until = self.last_work + if self.gathers { GATHER_TERM } else { LOOK_TERM };
-            if !looked {
-                // What gathering finds together is no crowd.
-                self.events = 1.0;
-            }
+            self.decide(load);
         }
-        // Twice what came last time: the wait grows with the load, and ends by its time.
-        let events = (self.events * 2.0).min(GATHER_EVENTS_MAX) as usize;
-        (self.gathers && self.events >= TOGETHER_MIN && !time.is_zero()).then_some(Gather { events, time })
+        // Twice what came last time: the wait grows with the load, and ends by its time. Half of the connections may have
+        // nothing to send because they have just been answered.
+        let events = ((self.events * 2.0).min(GATHER_EVENTS_MAX) as usize).min(connections / 2);
+        let gathers = self.gathers && self.events >= TOGETHER_MIN && events > 1 && !time.is_zero();
+        gathers.then_some(Gather { events, time })
+    }
+
+    /// Decides anew whether to gather, at the end of a term.
+    fn decide(&mut self, load: f32) {
+        let lasted = self.last_work.saturating_sub(self.decided_at).as_secs_f32();
+        let rate = if lasted > 0.0 { self.received as f32 / lasted } else { 0.0 };
+        let term = if self.gathers {
+            self.gathers = false;
+            // What gathering finds together is no crowd.
+            self.events = 1.0;
+            if rate < self.rate_without * GATHERED_MIN { FORBEAR_TERM } else { LOOK_TERM }
+        } else {
+            self.rate_without = rate;
+            self.gathers = load >= GATHER_LOAD_MIN || self.events >= CROWD;
+            if self.gathers { GATHER_TERM } else { LOOK_TERM }
+        };
+        (self.decided_at, self.decided_until, self.received) = (self.last_work, self.last_work + term, 0);
     }
 }
 
@@ -180,7 +202,7 @@ impl Loop {
                 spin(&mut core, (pace.last_work + self.policy.spin).min(now + YIELD_AFTER));
             }
             Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => {
-                let gather = pace.gather(self.policy.gather, core.load());
+                let gather = pace.gather(self.policy.gather, core.load(), core.connections());
                 wait(&mut core, gather)?;
             }
             Idle::Adaptive | Idle::Park => {
@@ -249,9 +271,13 @@ impl Loop {
 
 /// Looks for news without a system call until `until`.
 fn spin(core: &mut Core, until: Duration) {
-    while !core.ring().has_news() && !core.mesh().has_mail() && core.read_time() < until {
+    let begin = core.read_time();
+    let mut now = begin;
+    while !core.ring().has_news() && !core.mesh().has_mail() && now < until {
         std::hint::spin_loop();
+        now = core.read_time();
     }
+    core.count_spinning(now - begin);
 }
 
 /// Hands over what is queued and sleeps in the ring, until the background is due at the latest.
@@ -271,61 +297,76 @@ mod tests {
 
     const MOST: Duration = Duration::from_micros(75);
 
-    /// Lets turns pass in which `events` receives came, a tenth of a millisecond apart; answers in how many of them the core
-    /// gathered.
-    fn pass(pace: &mut Pace, now: &mut Duration, turns: usize, events: usize, load: f32) -> usize {
-        let mut gathered = 0;
-        for _ in 0..turns {
-            *now += Duration::from_micros(100);
-            pace.note(true, events, *now);
-            gathered += usize::from(pace.gather(MOST, load).is_some());
+    /// A core with fifty connections, in turns a tenth of a millisecond apart.
+    #[derive(Default)]
+    struct Trial {
+        pace: Pace,
+        now: Duration,
+    }
+
+    impl Trial {
+        /// Lets turns pass in which `events` receives came, or of those that gathered `gathered`; answers in how many the
+        /// core gathered.
+        fn pass(&mut self, turns: usize, (events, gathered): (usize, usize), load: f32) -> usize {
+            let mut count = 0;
+            for _ in 0..turns {
+                self.now += Duration::from_micros(100);
+                self.pace.note(true, if self.pace.gathers { gathered } else { events }, self.now);
+                count += usize::from(self.pace.gather(MOST, load, 50).is_some());
+            }
+            count
         }
-        gathered
     }
 
     #[test]
     fn a_core_with_time_to_spare_does_not_gather() {
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
-        assert_eq!(pass(&mut pace, &mut now, 5000, 2, 0.7), 0);
-        assert_eq!(pass(&mut pace, &mut now, 1000, 3, 0.1), 0);
+        let mut trial = Trial::default();
+        assert_eq!(trial.pass(5000, (2, 2), 0.7), 0);
+        assert_eq!(trial.pass(1000, (3, 3), 0.1), 0);
     }
 
     #[test]
     fn a_busy_core_gathers_most_of_the_time_and_looks_now_and_then() {
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
-        let gathered = pass(&mut pace, &mut now, 10_000, 2, 0.8);
+        let gathered = Trial::default().pass(10_000, (2, 2), 0.8);
         assert!((8000..9500).contains(&gathered), "{gathered} of 10,000");
     }
 
     #[test]
     fn gathering_does_not_end_by_what_it_saves() {
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
-        assert!(pass(&mut pace, &mut now, 20, 2, 0.9) > 0, "once several connections are known to be busy");
-        assert_eq!(pass(&mut pace, &mut now, 400, 6, 0.6), 400);
+        let mut trial = Trial::default();
+        assert!(trial.pass(70, (2, 6), 0.9) > 0);
+        assert_eq!(trial.pass(400, (2, 6), 0.6), 400);
         // Then it looks: the six that it found together are no crowd by themselves.
-        let later = pass(&mut pace, &mut now, 2000, 2, 0.6);
+        let later = trial.pass(2000, (2, 6), 0.6);
         assert!(later < 100, "{later} of 2,000");
     }
 
     #[test]
+    fn a_core_whose_clients_wait_for_it_forbears() {
+        let gathered = Trial::default().pass(10_000, (4, 3), 0.9);
+        assert!((1000..2500).contains(&gathered), "{gathered} of 10,000");
+    }
+
+    #[test]
     fn a_crowd_is_gathered_whatever_the_load_and_a_pile_after_a_pause_is_none() {
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
-        assert!(pass(&mut pace, &mut now, 1000, 6, 0.5) > 800);
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        assert!(Trial::default().pass(1000, (6, 6), 0.5) > 800);
+        let mut trial = Trial::default();
         for _ in 0..50 {
-            assert_eq!(pass(&mut pace, &mut now, 1, 300, 0.5), 0);
-            assert_eq!(pass(&mut pace, &mut now, 60, 2, 0.5), 0);
+            assert_eq!(trial.pass(1, (300, 300), 0.5), 0);
+            assert_eq!(trial.pass(60, (2, 2), 0.5), 0);
         }
     }
 
     #[test]
-    fn the_wait_is_for_twice_what_comes_and_not_without_end() {
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
-        pass(&mut pace, &mut now, 200, 5, 0.9);
-        let gather = pace.gather(MOST, 0.9).expect("a busy core gathers");
-        assert!((9..=10).contains(&gather.events) && gather.time == MOST, "{gather:?}");
-        pass(&mut pace, &mut now, 200, 100, 0.9);
-        assert_eq!(pace.gather(MOST, 0.9).map(|gather| gather.events), Some(16));
-        assert!(pace.gather(Duration::ZERO, 0.9).is_none(), "it is turned off");
+    fn the_wait_is_for_what_may_come_and_not_without_end() {
+        let mut trial = Trial::default();
+        trial.pass(200, (5, 5), 0.9);
+        let gather = |pace: &mut Pace, connections| pace.gather(MOST, 0.9, connections).map(|gather| gather.events);
+        assert!((9..=10).contains(&gather(&mut trial.pace, 50).expect("a busy core gathers")));
+        assert_eq!(gather(&mut trial.pace, 8), Some(4), "the other four wait for their replies");
+        assert_eq!(gather(&mut trial.pace, 3), None);
+        assert!(trial.pace.gather(Duration::ZERO, 0.9, 50).is_none(), "it is turned off");
+        trial.pass(200, (100, 100), 0.9);
+        assert_eq!(gather(&mut trial.pace, 50), Some(16));
     }
 }

@@ -350,7 +350,8 @@ impl Node {
         self.places[id.index as usize].generation = id.generation.wrapping_add(1);
         self.free.push(id.index);
         self.counters.connections_current -= 1;
-        self.shard.sub_reserved_bytes(SESSION_BYTES);
+        // Its places stay.
+        self.shard.sub_reserved_bytes(size_of::<Session>() as u64);
         Some(session)
     }
 

@@ -351,7 +351,9 @@ impl Shard {
         let deadline = self.deadline_of(found);
         let head = found.head.with_refs(refs).with_form(self.form_again(found.head, log, deadline, now));
         if !self.arena.fits(log, head.record_bytes(self.arena.segment_shift())) {
-            if self.segments_free() < 1 {
+            // A policy that compacts wins by it even where the budget is overdrawn, as it is when that has shrunk: one more
+            // segment is in use until the next is free.
+            if self.segments_free() < 1 && !self.policy.compacts() {
                 return false;
             }
             let Some(tail) = self.arena.open_next(log, now) else { return false };

@@ -258,25 +258,59 @@ fn reserved_bytes_push_records_out() {
 /// As when thousands of connections open before anything is written.
 #[test]
 fn what_is_reserved_piece_by_piece_makes_its_own_room() {
-    let mut s = shard(16 << 20, Policy::Clock);
-    for n in 0..200_000 {
-        set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW);
+    for policy in [Policy::Clock, Policy::S3Fifo, Policy::Lfu, Policy::Random, Policy::VolatileTtl] {
+        let mut s = shard(16 << 20, policy);
+        for n in 0..200_000 {
+            set(&mut s, &key(n), &[1; 100], Expiry::In(1_000_000 + n as i64 * 7919 % 1_000_000), NOW);
+        }
+        settle(&mut s, NOW);
+        let before = s.memory();
+        let mut most = 0;
+        for _ in 0..4 << 10 {
+            let work = s.work_done();
+            s.add_reserved_bytes(1024, UnixMillis(NOW));
+            assert!(s.work_done() - work <= 64, "{policy:?}: {} pieces of work", s.work_done() - work);
+            most = most.max(s.memory().resident_bytes);
+        }
+        let after = s.memory();
+        // Less what the allocator is no longer taken to keep of tables.
+        assert!(after.reserved_bytes >= before.reserved_bytes + (7 << 19), "{before:?} {after:?}");
+        let allowed = after.budget_bytes + Shard::FIXED_BYTES + 2 * before.segment_bytes;
+        if policy == Policy::VolatileTtl {
+            // Those that end soonest lie everywhere: it takes slices of background work until segments are free.
+            settle(&mut s, NOW);
+            most = s.memory().resident_bytes;
+        }
+        assert!(most <= allowed, "{policy:?}: {most} beside {after:?}");
+        let held = s.memory().reserved_bytes;
+        s.sub_reserved_bytes(3 << 20);
+        assert_eq!(s.memory().reserved_bytes, held - (3 << 20));
+        s.sub_reserved_bytes(2 << 20);
+        assert_eq!(s.memory().reserved_bytes, held - (4 << 20), "what was counted meanwhile may be less");
+        s.check();
     }
-    settle(&mut s, NOW);
-    let (before, segment) = (s.memory(), s.memory().segment_bytes);
-    let mut most = 0;
-    for _ in 0..8 << 10 {
-        s.add_reserved_bytes(512, UnixMillis(NOW));
-        most = most.max(s.memory().resident_bytes);
+}
+
+/// With a deadline on every key, and on none: compacting once needed a free segment to begin with, and never got one.
+#[test]
+fn a_budget_that_shrinks_is_kept_by_policies_that_compact() {
+    for (policy, left) in [(Policy::VolatileTtl, 1), (Policy::NoEviction, 2)] {
+        let mut s = shard(16 << 20, policy);
+        for n in 0..80_000 {
+            set(&mut s, &key(n), &[1; 100], Expiry::In(1_000_000 + n as i64 * 7919 % 1_000_000), NOW);
+        }
+        if policy == Policy::NoEviction {
+            // Holes everywhere, and room for all in half of the memory.
+            (0..80_000).filter(|n| n % 5 != 0).for_each(|n| drop(run(&mut s, &key(n), Op::Del, NOW)));
+        }
+        s.set_budget(8 << 20).expect("half is workable");
+        settle(&mut s, NOW);
+        let memory = s.memory();
+        assert!(memory.resident_bytes <= memory.budget_bytes + Shard::FIXED_BYTES, "{policy:?}: {memory:?}");
+        assert!(is_ok(&set(&mut s, b"k", b"v", Expiry::In(1000), NOW)), "{policy:?} stores again");
+        assert!(s.key_count() > 8_000 * left, "{policy:?}: {}", s.key_count());
+        s.check();
     }
-    let after = s.memory();
-    assert!(after.reserved_bytes >= before.reserved_bytes + (4 << 20), "{before:?} {after:?}");
-    assert!(most <= after.budget_bytes + Shard::FIXED_BYTES + segment, "{most} beside {after:?}");
-    s.sub_reserved_bytes(3 << 20);
-    assert_eq!(s.memory().reserved_bytes, after.reserved_bytes - (3 << 20));
-    s.sub_reserved_bytes(2 << 20);
-    assert_eq!(s.memory().reserved_bytes, after.reserved_bytes - (4 << 20), "what was counted meanwhile may be less");
-    s.check();
 }
 
 /// Deleted keys leave holes in the heap, which is why a server once took more than its budget after its values had become longer.

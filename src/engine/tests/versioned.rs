@@ -437,3 +437,31 @@ fn the_time_of_the_last_access_is_kept_where_that_is_wanted() {
     assert_eq!(read(&mut s, true, second(110)), Some(second(90)));
     s.check();
 }
+
+/// Of values in extents, which grow into more of them, where records say when they were last read.
+#[test]
+fn large_values_keep_a_version_of_the_clients_own() {
+    let mut s = shard(64 << 20, Policy::Clock);
+    s.keep_access_times();
+    let segment = s.memory().segment_bytes as usize;
+    let mut expected = Vec::new();
+    for (n, mode) in [StoreMode::Set, StoreMode::Append, StoreMode::Prepend, StoreMode::Append].into_iter().enumerate()
+    {
+        let (own, part) = (100 + n as u64, vec![n as u8 + 1; segment * 3 / 4 + n]);
+        let write = Store { value: &part, mode, version: own, ..STORE };
+        let outcome = tell(&mut s, b"k", Op::Store(write), NOW).outcome;
+        assert_eq!(outcome, Some(Outcome::Done { version: own, created: n == 0 }));
+        let at = if mode == StoreMode::Prepend { 0 } else { expected.len() };
+        expected.splice(at..at, part);
+        let told = peek(&mut s, b"k");
+        assert_eq!((told.version, told.flags, told.accessed_at), (own, 7, Some((NOW / 1000) as u32)));
+        assert!(told.value.as_ref() == Some(&expected), "{} bytes", expected.len());
+        s.check();
+    }
+    run(&mut s, b"k", Op::Append { tail: &vec![9; segment] }, NOW + 5000);
+    expected.extend(vec![9; segment]);
+    let told = peek(&mut s, b"k");
+    assert!(told.version != 103 && told.value == Some(expected), "numbered by the server again");
+    assert_eq!(told.accessed_at, Some((NOW / 1000) as u32 + 5));
+    s.check();
+}

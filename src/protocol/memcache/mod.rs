@@ -28,7 +28,7 @@ pub const VERSION: &str = "1.6.18";
 
 /// The longest opaque token of a meta request.
 const OPAQUE_BYTES_MAX: usize = 32;
-/// Flags of a meta request that its reply contains: `O k c f h s t`.
+/// Flags of a meta request that its reply contains: `O k c f h l s t`.
 const RETURNED_MAX: usize = 8;
 
 /// What a reply looks like.
