@@ -55,8 +55,10 @@ const GATHER_TERM: Duration = Duration::from_millis(50);
 const LOOK_TERM: Duration = Duration::from_millis(5);
 /// If fewer receives come while it gathers than this part of those without, its clients have nothing to send until it
 /// answers: then it does not for longer.
-const GATHERED_MIN: f32 = 0.85;
-const FORBEAR_TERM: Duration = Duration::from_millis(250);
+const GATHERED_MIN: f32 = 0.92;
+const FORBEAR_TERM: Duration = Duration::from_millis(500);
+/// Weight of the newest term in the average of those without.
+const NEWEST_TERM: f32 = 0.25;
 /// Weight of the newest observation in an average.
 const NEWEST: f32 = 0.125;
 
@@ -74,7 +76,7 @@ struct Pace {
     gathers: bool,
     decided_at: Duration,
     decided_until: Duration,
-    /// Receives since then, and how many came in a second when it last worked without gathering.
+    /// Receives since then, and how many come in a second when it works without gathering.
     received: usize,
     rate_without: f32,
 }
@@ -125,7 +127,8 @@ impl Pace {
             self.events = 1.0;
             if rate < self.rate_without * GATHERED_MIN { FORBEAR_TERM } else { LOOK_TERM }
         } else {
-            self.rate_without = rate;
+            let first = self.rate_without == 0.0;
+            self.rate_without += (rate - self.rate_without) * if first { 1.0 } else { NEWEST_TERM };
             self.gathers = load >= GATHER_LOAD_MIN || self.events >= CROWD;
             if self.gathers { GATHER_TERM } else { LOOK_TERM }
         };
