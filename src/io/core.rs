@@ -201,14 +201,9 @@ impl Core {
         self.clock.monotonic()
     }
 
-    /// The part of the last milliseconds that the core was on its CPU, without that in which it only looked for news.
+    /// The part of the last milliseconds that the core was on its CPU.
     pub fn load(&self) -> f32 {
         self.stopwatch.load()
-    }
-
-    /// Counts time in which the core only looked for news.
-    pub fn count_spinning(&mut self, time: Duration) {
-        self.stopwatch.leave_out(time);
     }
 
     /// How many connections are open.

@@ -47,7 +47,8 @@ pub struct IdlePolicy {
 const TOGETHER_MIN: f32 = 1.5;
 /// Receives for which a gathering wait waits at most.
 const GATHER_EVENTS_MAX: f32 = 16.0;
-/// A core gathers when it is on its CPU for this part of the time without, or finds so many receives in a turn.
+/// A core gathers when it is on its CPU for this part of the time without, spinning included, or finds so many receives in a
+/// turn.
 const GATHER_LOAD_MIN: f32 = 0.75;
 const CROWD: f32 = 4.0;
 /// For so long; then it works without for a while, to see whether it would still be as busy.
@@ -55,7 +56,7 @@ const GATHER_TERM: Duration = Duration::from_millis(50);
 const LOOK_TERM: Duration = Duration::from_millis(5);
 /// If fewer receives come while it gathers than this part of those without, its clients have nothing to send until it
 /// answers: then it does not for longer.
-const GATHERED_MIN: f32 = 0.92;
+const GATHERED_MIN: f32 = 0.86;
 const FORBEAR_TERM: Duration = Duration::from_millis(500);
 /// Weight of the newest term in the average of those without.
 const NEWEST_TERM: f32 = 0.25;
@@ -274,13 +275,9 @@ impl Loop {
 
 /// Looks for news without a system call until `until`.
 fn spin(core: &mut Core, until: Duration) {
-    let begin = core.read_time();
-    let mut now = begin;
-    while !core.ring().has_news() && !core.mesh().has_mail() && now < until {
+    while !core.ring().has_news() && !core.mesh().has_mail() && core.read_time() < until {
         std::hint::spin_loop();
-        now = core.read_time();
     }
-    core.count_spinning(now - begin);
 }
 
 /// Hands over what is queued and sleeps in the ring, until the background is due at the latest.
@@ -347,7 +344,7 @@ mod tests {
     #[test]
     fn a_core_whose_clients_wait_for_it_forbears() {
         let gathered = Trial::default().pass(10_000, (4, 3), 0.9);
-        assert!((1000..2500).contains(&gathered), "{gathered} of 10,000");
+        assert!((500..1500).contains(&gathered), "{gathered} of 10,000");
     }
 
     #[test]

@@ -40,14 +40,12 @@ pub struct Stopwatch {
     reference: (Duration, Duration),
     start: Duration,
     load: f32,
-    /// Time on the CPU since the reference in which nothing was done.
-    idled: Duration,
 }
 
 impl Stopwatch {
     /// A stopwatch of the calling thread.
     pub fn new(now: Duration) -> Self {
-        Self { reference: (now, thread_cpu()), start: now, load: 0.0, idled: Duration::ZERO }
+        Self { reference: (now, thread_cpu()), start: now, load: 0.0 }
     }
 
     /// A turn begins.
@@ -56,18 +54,12 @@ impl Stopwatch {
         self.start = now;
         if now.saturating_sub(self.reference.0) > REFERENCE_AGE_MAX {
             let next = (now, thread_cpu());
-            let idled = std::mem::take(&mut self.idled);
-            self.load = load(self.load, self.reference, (next.0, next.1.saturating_sub(idled)));
+            self.load = load(self.load, self.reference, next);
             self.reference = next;
         }
     }
 
-    /// Leaves time out of the load in which the thread only looked for something to do.
-    pub fn leave_out(&mut self, time: Duration) {
-        self.idled += time;
-    }
-
-    /// The part of the last milliseconds that the thread was on a CPU for something, from 0 to 1.
+    /// The part of the last milliseconds that the thread was on a CPU, from 0 to 1.
     #[inline]
     pub fn load(&self) -> f32 {
         self.load
