@@ -435,7 +435,10 @@ def test_the_time_of_the_last_access_where_it_is_kept(ringfence, memcached_port,
             assert re.fullmatch(rb"VA 0 l0 W\r\n\r\n", ask(b"mg made N30 l v\r\n"))
         # memcached notes a read only once a minute.
         assert re.fullmatch(rb"HD l[01] h1\r\n", here.ask(b"mg kept l h\r\n"))
-        assert re.fullmatch(rb"ME kept exp=-1 la=[01] cas=\d+ fetch=yes size=1\r\n", here.ask(b"me kept\r\n"))
+        found = [ask(b"me kept\r\n") for ask in (here.ask, there.ask)]
+        assert re.fullmatch(rb"ME kept exp=-1 la=[01] cas=\d+ fetch=yes cls=1 size=\d+\r\n", found[0])
+        names = [re.findall(rb"(\w+)=", line) for line in found]
+        assert names[0] == names[1]
         here.close()
         there.close()
     finally:

@@ -152,6 +152,8 @@ impl<'a> Encoder<'a> {
         }
         self.number(b" cas=", value.version);
         self.put(if value.was_read { b" fetch=yes" } else { b" fetch=no" });
+        // The one class there is, as in `stats items`.
+        self.put(b" cls=1");
         self.number(b" size=", value.payload.len() as u64);
         self.put(b"\r\n");
     }

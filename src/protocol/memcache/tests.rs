@@ -386,8 +386,8 @@ fn replies_of_the_meta_protocol() {
     assert_eq!(hit("mg k v C76 c\r\n"), "VA 3 c77\r\nabc\r\n");
     assert_eq!(miss("mg k v s k t O1\r\n"), "EN kk O1\r\n");
     assert_eq!(miss("mg k v q k O1\r\n"), "");
-    assert_eq!(hit("me k\r\n"), "ME k exp=10 cas=77 fetch=yes size=3\r\n");
-    assert_eq!(hit("me YQ== b\r\n"), "ME YQ== exp=10 cas=77 fetch=yes size=3\r\n");
+    assert_eq!(hit("me k\r\n"), "ME k exp=10 cas=77 fetch=yes cls=1 size=3\r\n");
+    assert_eq!(hit("me YQ== b\r\n"), "ME YQ== exp=10 cas=77 fetch=yes cls=1 size=3\r\n");
     assert_eq!(miss("me k\r\n"), "EN\r\n");
     let set = "ms k 2 c k O1 s\r\nab\r\n";
     assert_eq!(outcome(set, DONE), "HD c9 kk O1 s2\r\n");
