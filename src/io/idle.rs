@@ -39,7 +39,7 @@ pub struct IdlePolicy {
     pub mode: Idle,
     /// How long an adaptive core spins after its last work.
     pub spin: Duration,
-    /// How long a core with several busy connections waits to serve them together.
+    /// How long a busy core waits to serve several connections together.
     pub gather: Duration,
 }
 
