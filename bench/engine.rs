@@ -238,7 +238,7 @@ fn encode(size: &Size) -> f64 {
 #[inline]
 fn get(shard: &mut Shard, key: &Key) -> usize {
     let mut read = Read(0);
-    shard.execute(key.at, &key.bytes, Op::Get, NOW, &mut read);
+    shard.execute(key.at, &key.bytes, &Op::Get, NOW, &mut read);
     read.0
 }
 
@@ -251,7 +251,7 @@ fn set(shard: &mut Shard, key: &Key) {
 fn set_until(shard: &mut Shard, key: &Key, expiry: Expiry) {
     let (condition, reply) = (Condition::Always, SetReply::Status);
     let op = Op::Set { value: &VALUE, expiry, condition, reply };
-    shard.execute(key.at, &key.bytes, op, NOW, &mut Read(0));
+    shard.execute(key.at, &key.bytes, &op, NOW, &mut Read(0));
 }
 
 /// Looks at a value as an encoder must, and keeps its length.

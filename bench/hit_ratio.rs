@@ -100,7 +100,7 @@ fn replay(trace: &Trace, budget_bytes: u64, policy: Policy) -> (f64, f64) {
         let length = value_bytes(request);
         bytes += u64::from(length);
         let mut found = Found(false);
-        shard.execute(at, key.as_bytes(), Op::Get, NOW, &mut found);
+        shard.execute(at, key.as_bytes(), &Op::Get, NOW, &mut found);
         if found.0 {
             continue;
         }
@@ -108,7 +108,7 @@ fn replay(trace: &Trace, budget_bytes: u64, policy: Policy) -> (f64, f64) {
         missed_bytes += u64::from(length);
         let value = &value[..(length as usize).min(value.len())];
         let (condition, reply) = (Condition::Always, SetReply::Status);
-        shard.execute(at, key.as_bytes(), Op::Set { value, expiry: Expiry::Never, condition, reply }, NOW, &mut found);
+        shard.execute(at, key.as_bytes(), &Op::Set { value, expiry: Expiry::Never, condition, reply }, NOW, &mut found);
         // As a core does between its turns.
         shard.advance(NOW, 4);
     }

@@ -39,11 +39,23 @@ impl Slot {
 /// `{` and the next `}`, unless that is empty or missing.
 #[inline]
 fn hash_tag(key: &[u8]) -> &[u8] {
+    if !has_brace(key) {
+        return key;
+    }
     let Some(open) = key.iter().position(|&b| b == b'{') else { return key };
     match key[open + 1..].iter().position(|&b| b == b'}') {
         None | Some(0) => key,
         Some(len) => &key[open + 1..open + 1 + len],
     }
+}
+
+/// Whether there is a `{`, eight bytes at a time: they have a zero byte where it stood.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = key.as_chunks::<8>();
+    let zero = |word: u64| word.wrapping_sub(EACH) & !word & (0x80 * EACH) != 0;
+    words.iter().any(|word| zero(u64::from_le_bytes(*word) ^ (b'{' as u64 * EACH))) || rest.contains(&b'{')
 }
 
 const POLYNOMIAL: u16 = 0x1021;
@@ -138,6 +150,13 @@ mod tests {
         #[test]
         fn slicing_equals_the_definition(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(crc16(&bytes), crc16_plain(&bytes));
+        }
+
+        /// Few values, among them those that differ from a brace by a bit.
+        #[test]
+        fn a_brace_is_found_wherever_it_stands(bytes in proptest::collection::vec(
+            prop_oneof![Just(b'{'), Just(b'z'), Just(b'|'), Just(0xfb), Just(0), any::<u8>()], 0..40)) {
+            prop_assert_eq!(has_brace(&bytes), bytes.contains(&b'{'));
         }
     }
 }

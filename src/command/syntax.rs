@@ -74,18 +74,18 @@ impl Unit {
 
 /// A deadline's unit at argument `i`, and where its amount is. The same unit may be
 /// said again, and the last one counts; another unit may not.
-fn deadline_option(args: Args<'_>, i: usize, before: Option<(Unit, usize)>) -> Option<(Unit, usize)> {
+fn deadline_option(args: &Args<'_>, i: usize, before: Option<(Unit, usize)>) -> Option<(Unit, usize)> {
     let unit = Unit::from_word(args.get(i)).filter(|_| i + 1 < args.len())?;
     before.is_none_or(|(other, _)| other == unit).then_some((unit, i + 1))
 }
 
 /// `GET key`
-pub fn get(_: Args<'_>) -> Parsed<'_> {
+pub fn get<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Get)
 }
 
 /// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL] [SOFTEX s | SOFTPX ms] [LEASE token]`
-pub fn set(args: Args<'_>) -> Parsed<'_> {
+pub fn set<'a>(args: &Args<'a>) -> Parsed<'a> {
     let (mut condition, mut reply) = (Condition::Always, SetReply::Status);
     let mut keep = false;
     let mut deadline: Option<(Unit, usize)> = None;
@@ -145,7 +145,7 @@ fn is_soft(word: &[u8]) -> bool {
 }
 
 /// `GETLEASE key [WAIT ms] [TTL ms]`
-pub fn getlease(args: Args<'_>) -> Parsed<'_> {
+pub fn getlease<'a>(args: &Args<'a>) -> Parsed<'a> {
     let (mut wait, mut term) = (None, None);
     let mut i = 2;
     while i < args.len() {
@@ -168,29 +168,29 @@ pub fn getlease(args: Args<'_>) -> Parsed<'_> {
     Ok(Op::Fetch { expiry: Expiry::Keep, bump: true, ask })
 }
 
-fn set_with_expiry(args: Args<'_>, unit: Unit) -> Parsed<'_> {
+fn set_with_expiry<'a>(args: &Args<'a>, unit: Unit) -> Parsed<'a> {
     let expiry = unit.positive(args.integer(2)?)?;
     Ok(Op::Set { value: args.get(3), expiry, condition: Condition::Always, reply: SetReply::Status })
 }
 
 /// `SETEX key seconds value`
-pub fn setex(args: Args<'_>) -> Parsed<'_> {
+pub fn setex<'a>(args: &Args<'a>) -> Parsed<'a> {
     set_with_expiry(args, Unit::Ex)
 }
 
 /// `PSETEX key milliseconds value`
-pub fn psetex(args: Args<'_>) -> Parsed<'_> {
+pub fn psetex<'a>(args: &Args<'a>) -> Parsed<'a> {
     set_with_expiry(args, Unit::Px)
 }
 
 /// `SETNX key value`
-pub fn setnx(args: Args<'_>) -> Parsed<'_> {
+pub fn setnx<'a>(args: &Args<'a>) -> Parsed<'a> {
     let (expiry, condition) = (Expiry::Never, Condition::Absent);
     Ok(Op::Set { value: args.get(2), expiry, condition, reply: SetReply::Integer })
 }
 
 /// `GETSET key value`
-pub fn getset(args: Args<'_>) -> Parsed<'_> {
+pub fn getset<'a>(args: &Args<'a>) -> Parsed<'a> {
     let (expiry, condition) = (Expiry::Never, Condition::Always);
     Ok(Op::Set { value: args.get(2), expiry, condition, reply: SetReply::Old })
 }
@@ -201,12 +201,12 @@ pub fn plain_set(value: &[u8]) -> Op<'_> {
 }
 
 /// `GETDEL key`
-pub fn getdel(_: Args<'_>) -> Parsed<'_> {
+pub fn getdel<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::GetDel)
 }
 
 /// `GETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST]`
-pub fn getex(args: Args<'_>) -> Parsed<'_> {
+pub fn getex<'a>(args: &Args<'a>) -> Parsed<'a> {
     let mut persist = false;
     let mut deadline: Option<(Unit, usize)> = None;
     let mut i = 2;
@@ -236,37 +236,37 @@ pub fn getex(args: Args<'_>) -> Parsed<'_> {
 }
 
 /// `APPEND key value`
-pub fn append(args: Args<'_>) -> Parsed<'_> {
+pub fn append<'a>(args: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Append { tail: args.get(2) })
 }
 
 /// `STRLEN key`
-pub fn strlen(_: Args<'_>) -> Parsed<'_> {
+pub fn strlen<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Strlen)
 }
 
 /// `INCR key`
-pub fn incr(_: Args<'_>) -> Parsed<'_> {
+pub fn incr<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::IncrBy { delta: 1 })
 }
 
 /// `DECR key`
-pub fn decr(_: Args<'_>) -> Parsed<'_> {
+pub fn decr<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::IncrBy { delta: -1 })
 }
 
 /// `INCRBY key increment`
-pub fn incrby(args: Args<'_>) -> Parsed<'_> {
+pub fn incrby<'a>(args: &Args<'a>) -> Parsed<'a> {
     Ok(Op::IncrBy { delta: args.integer(2)? })
 }
 
 /// `DECRBY key decrement`
-pub fn decrby(args: Args<'_>) -> Parsed<'_> {
+pub fn decrby<'a>(args: &Args<'a>) -> Parsed<'a> {
     let delta = args.integer(2)?.checked_neg().ok_or(SyntaxError::Other("ERR decrement would overflow"))?;
     Ok(Op::IncrBy { delta })
 }
 
-fn expire_with_unit(args: Args<'_>, unit: Unit) -> Parsed<'_> {
+fn expire_with_unit<'a>(args: &Args<'a>, unit: Unit) -> Parsed<'a> {
     let amount = args.integer(2);
     let mut condition = ExpireCondition::default();
     for (i, word) in args.from(3).enumerate() {
@@ -288,52 +288,52 @@ fn expire_with_unit(args: Args<'_>, unit: Unit) -> Parsed<'_> {
 }
 
 /// `EXPIRE key seconds [NX | XX | GT | LT]`
-pub fn expire(args: Args<'_>) -> Parsed<'_> {
+pub fn expire<'a>(args: &Args<'a>) -> Parsed<'a> {
     expire_with_unit(args, Unit::Ex)
 }
 
 /// `PEXPIRE key milliseconds [NX | XX | GT | LT]`
-pub fn pexpire(args: Args<'_>) -> Parsed<'_> {
+pub fn pexpire<'a>(args: &Args<'a>) -> Parsed<'a> {
     expire_with_unit(args, Unit::Px)
 }
 
 /// `EXPIREAT key unix-seconds [NX | XX | GT | LT]`
-pub fn expireat(args: Args<'_>) -> Parsed<'_> {
+pub fn expireat<'a>(args: &Args<'a>) -> Parsed<'a> {
     expire_with_unit(args, Unit::ExAt)
 }
 
 /// `PEXPIREAT key unix-milliseconds [NX | XX | GT | LT]`
-pub fn pexpireat(args: Args<'_>) -> Parsed<'_> {
+pub fn pexpireat<'a>(args: &Args<'a>) -> Parsed<'a> {
     expire_with_unit(args, Unit::PxAt)
 }
 
 /// `TTL key`
-pub fn ttl(_: Args<'_>) -> Parsed<'_> {
+pub fn ttl<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Ttl(TtlUnit::Seconds))
 }
 
 /// `PTTL key`
-pub fn pttl(_: Args<'_>) -> Parsed<'_> {
+pub fn pttl<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Ttl(TtlUnit::Millis))
 }
 
 /// `EXPIRETIME key`
-pub fn expiretime(_: Args<'_>) -> Parsed<'_> {
+pub fn expiretime<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Ttl(TtlUnit::UnixSeconds))
 }
 
 /// `PEXPIRETIME key`
-pub fn pexpiretime(_: Args<'_>) -> Parsed<'_> {
+pub fn pexpiretime<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Ttl(TtlUnit::UnixMillis))
 }
 
 /// `PERSIST key`
-pub fn persist(_: Args<'_>) -> Parsed<'_> {
+pub fn persist<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Persist)
 }
 
 /// `TYPE key`
-pub fn type_of(_: Args<'_>) -> Parsed<'_> {
+pub fn type_of<'a>(_: &Args<'a>) -> Parsed<'a> {
     Ok(Op::Type)
 }
 
@@ -342,14 +342,14 @@ mod tests {
     use super::super::args::Span;
     use super::*;
 
-    fn parse(f: fn(Args<'_>) -> Parsed<'_>, line: &str) -> Result<String, SyntaxError> {
+    fn parse(f: for<'a> fn(&Args<'a>) -> Parsed<'a>, line: &str) -> Result<String, SyntaxError> {
         let mut spans = Vec::new();
         let mut at = 0;
         for word in line.split(' ') {
             spans.push(Span::new(at, at + word.len()));
             at += word.len() + 1;
         }
-        f(Args::new(line.as_bytes(), &spans)).map(|op| format!("{op:?}"))
+        f(&Args::new(line.as_bytes(), &spans)).map(|op| format!("{op:?}"))
     }
 
     #[test]

@@ -137,8 +137,8 @@ impl Shard {
 
     /// Executes one operation on `key`, which lives `at`, and writes its answer to `out`.
     #[inline]
-    pub fn execute(&mut self, at: At, key: &[u8], op: Op<'_>, now: UnixMillis, out: &mut impl ReplySink) {
-        match op {
+    pub fn execute(&mut self, at: At, key: &[u8], op: &Op<'_>, now: UnixMillis, out: &mut impl ReplySink) {
+        match *op {
             Op::Get => return self.get(at, key, now, out),
             Op::Strlen => return self.strlen(at, key, now, out),
             Op::Exists => return self.exists(at, key, now, out),
@@ -255,7 +255,19 @@ impl Shard {
     /// before has loaded.
     #[inline]
     pub fn prefetch(&self, places: impl Iterator<Item = At> + Clone) {
-        places.clone().for_each(|at| self.index.prefetch_slot(at.slot));
+        places.clone().for_each(|at| self.prefetch_slot(at));
+        self.prefetch_records(places);
+    }
+
+    /// The first of the three steps, for one key: taken as soon as a key is known, it is done once all are.
+    #[inline]
+    pub fn prefetch_slot(&self, at: At) {
+        self.index.prefetch_slot(at.slot);
+    }
+
+    /// The other two.
+    #[inline]
+    pub fn prefetch_records(&self, places: impl Iterator<Item = At> + Clone) {
         places.clone().for_each(|at| self.index.prefetch_entry(at.slot, at.hash));
         for at in places {
             if let Some(loc) = self.index.candidate(at.slot, at.hash) {

@@ -59,7 +59,7 @@ fn at(key: &[u8]) -> At {
 fn run(shard: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Answer {
     let mut kept = Kept::default();
     shard.prefetch(std::iter::once(at(key)));
-    shard.execute(at(key), key, op, UnixMillis(now), &mut kept);
+    shard.execute(at(key), key, &op, UnixMillis(now), &mut kept);
     kept.take()
 }
 

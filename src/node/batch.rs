@@ -271,13 +271,13 @@ impl Node {
         }
     }
 
-    /// Starts the memory reads of a batch.
+    /// Starts the rest of a batch's memory reads.
     #[inline]
     fn prefetch(&self, batch: &Batch) {
         if batch.items.len() < 2 {
             return;
         }
-        self.shard.prefetch(batch.items.iter().filter(|item| item.owner == self.core).map(|item| item.at));
+        self.shard.prefetch_records(batch.items.iter().filter(|item| item.owner == self.core).map(|item| item.at));
     }
 
     /// Executes the batch and answers how many requests it came to execute.
@@ -292,7 +292,7 @@ impl Node {
             if item.owner != NO_OWNER && !self.belongs_here(session, read, item.owner) {
                 return i;
             }
-            self.dispatch(id, session, args, item);
+            self.dispatch(id, session, &args, item);
         }
         batch.items.len()
     }
@@ -342,26 +342,26 @@ impl Node {
     }
 
     #[inline]
-    fn dispatch(&mut self, id: ConnId, session: &mut Session, args: Args<'_>, item: &Item) {
+    fn dispatch(&mut self, id: ConnId, session: &mut Session, args: &Args<'_>, item: &Item) {
         let mut only_listens = false;
         if session.is_settled_here() {
             session.begin_tracked(item.spec);
             only_listens = session.only_listens();
         }
         let Some(spec) = item.spec else {
-            return self.unknown_command(session, args);
+            return self.unknown_command(session, *args);
         };
         self.count_request(family(spec));
         if !spec.accepts(args.len()) {
             return wrong_arity(session, spec.name);
         }
         if only_listens && !spec.is_for_listeners() {
-            return refuse_listener(session, args, spec);
+            return refuse_listener(session, *args, spec);
         }
         match spec.action {
             Action::Key(parse) => self.on_key(id, session, args, spec, parse, (item.at, item.owner)),
-            Action::Keys(gather) => self.on_keys(id, session, args, spec, gather),
-            _ => self.on_other(id, session, args, spec),
+            Action::Keys(gather) => self.on_keys(id, session, *args, spec, gather),
+            _ => self.on_other(id, session, *args, spec),
         }
     }
 
@@ -440,7 +440,7 @@ impl Batch {
         Args::new(buffer, &self.spans[item.first_span as usize..item.last_span as usize])
     }
 
-    /// Parses requests from the start of `input`.
+    /// Parses requests from the start of `input`. Of each key the first step of its memory reads is taken at once.
     #[inline]
     fn parse(&mut self, node: &Node, session: &mut Session, input: &[u8]) -> Stop {
         self.items.clear();
@@ -534,6 +534,9 @@ impl Batch {
             && args.len() > 1
         {
             (at, owner) = node.locate(args.get(1));
+            if owner == node.core {
+                node.shard.prefetch_slot(at);
+            }
         }
         self.items.push(Item {
             start,

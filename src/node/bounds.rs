@@ -124,8 +124,8 @@ fn is_silent(op: &Op<'_>) -> bool {
 impl Node {
     /// Executes an operation on a key of this core, within the bounds of how long the key may live.
     #[inline]
-    pub(super) fn execute_op(&mut self, at: At, key: &[u8], op: Op<'_>, out: &mut impl ReplySink) {
-        self.note_key(at, key, &op);
+    pub(super) fn execute_op(&mut self, at: At, key: &[u8], op: &Op<'_>, out: &mut impl ReplySink) {
+        self.note_key(at, key, op);
         if self.bounds.is_empty() {
             self.shard.execute(at, key, op, self.now, out);
         } else {
@@ -134,11 +134,11 @@ impl Node {
     }
 
     #[cold]
-    fn execute_bounded(&mut self, at: At, key: &[u8], op: Op<'_>, out: &mut impl ReplySink) {
+    fn execute_bounded(&mut self, at: At, key: &[u8], op: &Op<'_>, out: &mut impl ReplySink) {
         let limit = self.bounds.limit(key);
-        let op = self.bounds.bounded(op, limit, self.now.0);
+        let op = self.bounds.bounded(*op, limit, self.now.0);
         let looks_after = limit != Limit::NONE && is_silent(&op);
-        self.shard.execute(at, key, op, self.now, out);
+        self.shard.execute(at, key, &op, self.now, out);
         if looks_after {
             self.keep_within(at, key, limit);
         }

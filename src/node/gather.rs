@@ -261,7 +261,7 @@ impl Node {
             if gathering.gather == Gather::List {
                 let (version, name) = (session.version, gathering.spec.name);
                 let mut answer = |list: &mut Vec<u8>| {
-                    self.execute_op(at, args.get(i), op, &mut Encoder::new(list, version, name));
+                    self.execute_op(at, args.get(i), &op, &mut Encoder::new(list, version, name));
                 };
                 if is_local {
                     gathering.add_to_list(answer);
@@ -274,7 +274,7 @@ impl Node {
                 }
             } else {
                 let mut tally = Tally::default();
-                self.execute_op(at, args.get(i), op, &mut tally);
+                self.execute_op(at, args.get(i), &op, &mut tally);
                 gathering.sum += tally.sum;
                 if let Some(error) = tally.error {
                     scratch.clear();

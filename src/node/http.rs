@@ -170,7 +170,7 @@ impl Node {
         let op = call.op.with_bytes(&call.value);
         if owner == self.core && op.waits() == 0 {
             let mut out = Encoder::new(session.output.buffer(), &call.form, &call.key, self.now);
-            self.execute_op(at, &call.key, op, &mut out);
+            self.execute_op(at, &call.key, &op, &mut out);
         } else {
             self.execute_single(id, session, Form::Http(call.form), (at, owner), &call.key, op);
         }

@@ -179,7 +179,7 @@ impl Node {
         let args = Args::new(&head, &spans);
         self.counters.ops[family(spec) as usize] += 1;
         let parsed = match spec.action {
-            Action::Key(parse) => parse(args),
+            Action::Key(parse) => parse(&args),
             _ => unreachable!("only commands on one key are taken in so"),
         };
         let mut out = session.output.encoder(session.version, spec.name);
@@ -200,7 +200,7 @@ impl Node {
             Ok(op @ Op::Store(_)) => match draft {
                 Some(draft) => {
                     let value = self.shard.take_draft(draft);
-                    self.execute_op(at, key.of(&head), op.with_bytes(&value), &mut out);
+                    self.execute_op(at, key.of(&head), &op.with_bytes(&value), &mut out);
                 }
                 None => out.refused(OpError::OutOfMemory),
             },

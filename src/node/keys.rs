@@ -13,7 +13,7 @@ use crate::command::{Args, Op, OpError, ReplySink, SyntaxError, Value, syntax};
 use crate::engine::At;
 use crate::protocol::resp::Encoder;
 
-type Parse = for<'a> fn(Args<'a>) -> Result<Op<'a>, SyntaxError>;
+type Parse = for<'a> fn(&Args<'a>) -> Result<Op<'a>, SyntaxError>;
 
 impl Node {
     /// A command on one key.
@@ -22,7 +22,7 @@ impl Node {
         &mut self,
         id: ConnId,
         session: &mut Session,
-        args: Args<'_>,
+        args: &Args<'_>,
         spec: &'static Spec,
         parse: Parse,
         (at, owner): (At, usize),
@@ -31,9 +31,11 @@ impl Node {
         if key.len() > self.limits.key_bytes_max {
             return self.refuse_key(session, key.len());
         }
-        let op = match parse(args) {
+        // Neither the arguments nor the operation are copied: that would wait for the stores that have just written them.
+        let parsed = parse(args);
+        let op = match &parsed {
             Ok(op) => op,
-            Err(error) => return reply(session, "").error(error.describe(spec.name, args)),
+            Err(error) => return reply(session, "").error(error.describe(spec.name, *args)),
         };
         if owner == self.core && op.waits() == 0 {
             let version = session.version;
@@ -43,9 +45,9 @@ impl Node {
                 self.track(at, key, Reader { core: self.core, conn: id, no_loop });
             }
         } else {
-            self.execute_single(id, session, form(session, spec.name), (at, owner), key, op);
+            self.execute_single(id, session, form(session, spec.name), (at, owner), key, *op);
         }
-        if !self.is_read_everywhere(at, &op) {
+        if !self.is_read_everywhere(at, op) {
             self.steer(session, owner);
         }
     }
@@ -162,7 +164,7 @@ impl Node {
                 out.array(places.len());
                 let max = self.limits.output_hard_bytes_max;
                 for ((at, _), key, op) in calls {
-                    self.execute_op(at, key, op, &mut out);
+                    self.execute_op(at, key, &op, &mut out);
                     if let Some(no_loop) = tracked {
                         self.track(at, key, Reader { core: self.core, conn: id, no_loop });
                     }
@@ -176,7 +178,7 @@ impl Node {
             } else {
                 let mut tally = Tally::default();
                 for ((at, _), key, op) in calls {
-                    self.execute_op(at, key, op, &mut tally);
+                    self.execute_op(at, key, &op, &mut tally);
                     if let Some(no_loop) = tracked {
                         self.track(at, key, Reader { core: self.core, conn: id, no_loop });
                     }

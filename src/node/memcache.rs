@@ -148,7 +148,7 @@ impl Node {
         let op = request.op.with_bytes(bytes);
         if owner == self.core {
             let mut out = Encoder::new(session.output.buffer(), &request.form, key, self.now);
-            self.execute_op(at, key, op, &mut out);
+            self.execute_op(at, key, &op, &mut out);
         } else {
             self.execute_single(id, session, Form::Memcache(request.form), (at, owner), key, op);
         }

@@ -164,13 +164,13 @@ impl Node {
         let now = self.now;
         match form {
             Form::Resp { version, command, .. } => {
-                self.execute_op(at, key, op, &mut Encoder::new(out, *version, command));
+                self.execute_op(at, key, &op, &mut Encoder::new(out, *version, command));
             }
             Form::Memcache(form) => {
-                self.execute_op(at, key, op, &mut protocol::memcache::Encoder::new(out, form, key, now));
+                self.execute_op(at, key, &op, &mut protocol::memcache::Encoder::new(out, form, key, now));
             }
             Form::Http(form) => {
-                self.execute_op(at, key, op, &mut protocol::http::Encoder::new(out, form, key, now));
+                self.execute_op(at, key, &op, &mut protocol::http::Encoder::new(out, form, key, now));
             }
         }
     }

@@ -14,11 +14,18 @@ pub struct CoreInfo {
     pub slots: Vec<(u16, u16)>,
 }
 
+const NOBODY: u16 = u16::MAX;
+/// Slots of a block.
+const BLOCK_SLOTS: usize = 64;
+
 /// The map of slots to cores.
 #[derive(Clone, Debug)]
 pub struct Topology {
     cores: Vec<CoreInfo>,
     owners: Box<[u16]>,
+    /// The owner of each block of slots that has only one, and [`NOBODY`] for the others: small enough to stay in the
+    /// first-level cache, where what the kernel does between two turns leaves little of the 32 KiB of `owners`.
+    blocks: Box<[u16]>,
     /// The host to announce, if it is the same for everyone.
     pub announce: Option<String>,
 }
@@ -35,7 +42,6 @@ impl Topology {
     /// # Errors
     /// A slot that two cores own, or none.
     pub fn new(seed: u64, announce: Option<String>, cores: Vec<(u16, Vec<(u16, u16)>)>) -> Result<Self, TopologyError> {
-        const NOBODY: u16 = u16::MAX;
         let mut owners = vec![NOBODY; SLOT_COUNT].into_boxed_slice();
         for (core, (_, ranges)) in cores.iter().enumerate() {
             for slot in ranges.iter().flat_map(|&(first, last)| first..=last) {
@@ -55,13 +61,16 @@ impl Topology {
             .enumerate()
             .map(|(index, (port, slots))| CoreInfo { id: format!("{host}{index:08x}"), port, slots })
             .collect();
-        Ok(Self { cores, owners, announce })
+        let sole = |block: &[u16]| block.iter().all(|owner| *owner == block[0]).then_some(block[0]).unwrap_or(NOBODY);
+        let blocks = owners.chunks(BLOCK_SLOTS).map(sole).collect();
+        Ok(Self { cores, owners, blocks, announce })
     }
 
     /// The core that owns `slot`.
     #[inline]
     pub fn owner(&self, slot: Slot) -> usize {
-        usize::from(self.owners[slot.index()])
+        let block = self.blocks[slot.index() / BLOCK_SLOTS];
+        usize::from(if block == NOBODY { self.owners[slot.index()] } else { block })
     }
 
     /// All cores, in order.
@@ -109,6 +118,8 @@ mod tests {
         let map = two(vec![(0, 99), (200, 16383)], vec![(100, 199)]).unwrap();
         assert_eq!(map.owner(Slot::new(150).unwrap()), 1);
         assert_eq!(map.owner(Slot::new(200).unwrap()), 0);
+        let of_second = (0..SLOT_COUNT as u16).filter(|&slot| map.owner(Slot::new(slot).unwrap()) == 1);
+        assert!(of_second.eq(100..=199), "whether a block of slots has one owner or two");
         assert_eq!(map.range_from(0, 50), Some((50, 99)));
         assert_eq!(map.range_from(0, 120), Some((200, 16383)));
         assert_eq!(map.range_from(1, 200), None);

@@ -251,7 +251,7 @@ impl Twin {
         let at = Self::at(key);
         let mut kept = Kept::default();
         self.shard.prefetch(std::iter::once(at));
-        self.shard.execute(at, key, op, UnixMillis(self.now), &mut kept);
+        self.shard.execute(at, key, &op, UnixMillis(self.now), &mut kept);
         kept.take()
     }
 

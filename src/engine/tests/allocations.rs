@@ -85,7 +85,7 @@ impl Bench {
     fn run(&mut self, n: u64, op: Op<'_>) {
         let key = self.key(n);
         let at = At { slot: Slot::of(&key), hash: self.hasher.hash(&key) };
-        self.shard.execute(at, &key, op, UnixMillis(self.now), &mut self.out);
+        self.shard.execute(at, &key, &op, UnixMillis(self.now), &mut self.out);
     }
 
     fn set(&mut self, n: u64, len: usize, expiry: Expiry) {

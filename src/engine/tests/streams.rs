@@ -59,7 +59,7 @@ impl ReplySink for Pinning {
 /// Runs an operation and answers the pin or the answer.
 fn run_pinning(s: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Result<Pin, Answer> {
     let mut sink = Pinning::default();
-    s.execute(at(key), key, op, UnixMillis(now), &mut sink);
+    s.execute(at(key), key, &op, UnixMillis(now), &mut sink);
     sink.pin.ok_or_else(|| sink.kept.0.expect("every operation answers"))
 }
 

@@ -53,7 +53,7 @@ const UP: Count = Count { delta: 1, down: false, initial: None, expiry: Expiry::
 
 fn tell(shard: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Told {
     let mut told = Told::default();
-    shard.execute(at(key), key, op, UnixMillis(now), &mut told);
+    shard.execute(at(key), key, &op, UnixMillis(now), &mut told);
     told
 }
 
@@ -251,7 +251,7 @@ fn only_a_whole_new_value_of_resp_clears_client_flags() {
 }
 
 fn run_any(shard: &mut Shard, key: &[u8], op: Op<'_>) {
-    shard.execute(at(key), key, op, UnixMillis(NOW), &mut Told::default());
+    shard.execute(at(key), key, &op, UnixMillis(NOW), &mut Told::default());
 }
 
 #[test]
