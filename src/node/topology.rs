@@ -61,7 +61,7 @@ impl Topology {
             .enumerate()
             .map(|(index, (port, slots))| CoreInfo { id: format!("{host}{index:08x}"), port, slots })
             .collect();
-        let sole = |block: &[u16]| block.iter().all(|owner| *owner == block[0]).then_some(block[0]).unwrap_or(NOBODY);
+        let sole = |block: &[u16]| if block.iter().all(|owner| *owner == block[0]) { block[0] } else { NOBODY };
         let blocks = owners.chunks(BLOCK_SLOTS).map(sole).collect();
         Ok(Self { cores, owners, blocks, announce })
     }
