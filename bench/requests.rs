@@ -7,7 +7,7 @@
 //! best of some rounds, because all noise makes a round slower.
 //!
 //! ```text
-//! cargo bench --bench requests               all sizes: needs 1.5 GiB
+//! cargo bench --bench requests               all sizes: needs 1 GiB
 //! cargo bench --bench requests -- --quick    tiny: whether it runs at all
 //! ```
 
@@ -27,6 +27,8 @@ const SEED: u64 = 20_260_411;
 const START: UnixMillis = UnixMillis(1_700_000_000_000);
 const VALUE_BYTES: usize = 64;
 const CONNECTIONS: usize = 50;
+/// Keys that are stored at a time.
+const FILL: usize = 64;
 /// About what a record takes with its place in the index.
 const RECORD_BYTES: u64 = 102;
 /// What is read between two pipelines: all of a first-level cache and a part of the second.
@@ -80,11 +82,11 @@ fn main() {
 fn measure(keys: usize, rounds: usize) -> Vec<f64> {
     let mut core = Core::new(keys);
     let mut fill = Vec::new();
-    (0..keys).for_each(|key| request(&mut fill, key, true));
-    for (turn, piece) in fill.chunks(64 * fill.len() / keys).enumerate() {
-        core.serve(turn, piece);
+    for first in (0..keys).step_by(FILL) {
+        fill.clear();
+        (first..keys.min(first + FILL)).for_each(|key| request(&mut fill, key, true));
+        core.serve(0, &fill);
     }
-    drop(fill);
     LOADS.iter().map(|load| core.time(load, keys, rounds)).collect()
 }
 

@@ -259,13 +259,13 @@ impl Shard {
         self.prefetch_records(places);
     }
 
-    /// The first of the three steps, for one key: taken as soon as a key is known, it is done once all are.
+    /// The first of the three steps for one key: taken as soon as each is known, it has ended when all are.
     #[inline]
     pub fn prefetch_slot(&self, at: At) {
         self.index.prefetch_slot(at.slot);
     }
 
-    /// The other two.
+    /// The other two steps, for keys of which the first was taken.
     #[inline]
     pub fn prefetch_records(&self, places: impl Iterator<Item = At> + Clone) {
         places.clone().for_each(|at| self.index.prefetch_entry(at.slot, at.hash));

@@ -165,7 +165,7 @@ impl Node {
             need = 0;
             let stop = batch.parse(self, session, view);
             let executed = if session.authenticated {
-                self.prefetch(&batch);
+                self.prefetch(batch.items.iter().map(|item| (item.at, item.owner)));
                 self.execute(id, session, slice, &batch, view)
             } else {
                 self.execute_unauthenticated(session, &batch, view)
@@ -269,15 +269,6 @@ impl Node {
         if self.congested && session.state == State::Open {
             self.stalled.push(id);
         }
-    }
-
-    /// Starts the rest of a batch's memory reads.
-    #[inline]
-    fn prefetch(&self, batch: &Batch) {
-        if batch.items.len() < 2 {
-            return;
-        }
-        self.shard.prefetch_records(batch.items.iter().filter(|item| item.owner == self.core).map(|item| item.at));
     }
 
     /// Executes the batch and answers how many requests it came to execute.
@@ -440,7 +431,7 @@ impl Batch {
         Args::new(buffer, &self.spans[item.first_span as usize..item.last_span as usize])
     }
 
-    /// Parses requests from the start of `input`. Of each key the first step of its memory reads is taken at once.
+    /// Parses requests from the start of `input`.
     #[inline]
     fn parse(&mut self, node: &Node, session: &mut Session, input: &[u8]) -> Stop {
         self.items.clear();
@@ -534,9 +525,6 @@ impl Batch {
             && args.len() > 1
         {
             (at, owner) = node.locate(args.get(1));
-            if owner == node.core {
-                node.shard.prefetch_slot(at);
-            }
         }
         self.items.push(Item {
             start,

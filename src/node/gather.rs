@@ -234,7 +234,7 @@ impl Node {
         let mut places = std::mem::take(&mut self.places_scratch);
         let to = args.len().min(from + SLICE_KEYS * step);
         places.extend((from..to).step_by(step).map(|i| self.locate(args.get(i))));
-        self.prefetch_places(&places);
+        self.prefetch(places.iter().copied());
         let is_local = places.iter().all(|&(_, owner)| owner == self.core);
         let mut scratch = std::mem::take(&mut self.scratch);
         let end = self.work_done() + 2 * SLICE_KEYS as u64;

@@ -152,7 +152,7 @@ impl Node {
         }
         let mut places = std::mem::take(&mut self.places_scratch);
         places.extend(keys.map(|i| self.locate(args.get(i))));
-        self.prefetch_places(&places);
+        self.prefetch(places.iter().copied());
         let calls = places.iter().enumerate().map(|(n, &place)| {
             let i = 1 + n * step;
             (place, args.get(i), gather.op(args, i))
@@ -197,12 +197,6 @@ impl Node {
         places.clear();
         places.shrink_to(SPARE_BYTES_MAX);
         self.places_scratch = places;
-    }
-
-    pub(super) fn prefetch_places(&self, places: &[(At, usize)]) {
-        if places.len() > 1 {
-            self.shard.prefetch(places.iter().map(|&(at, _)| at));
-        }
     }
 }
 

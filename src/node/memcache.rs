@@ -68,7 +68,7 @@ impl Node {
                 continue;
             }
             let stop = batch.parse(self, session, rest);
-            self.prefetch_requests(&batch);
+            self.prefetch(batch.items.iter().map(|item| (item.at, item.owner)));
             let executed = self.execute_requests(id, session, slice, &batch, rest);
             if let Some(item) = batch.items.get(executed) {
                 // What was parsed from here on is parsed again later.
@@ -98,14 +98,6 @@ impl Node {
         batch.decoded.shrink_to(DECODED_KEPT_MAX);
         self.memcache_batch = batch;
         consumed
-    }
-
-    /// Starts the memory reads of a batch.
-    fn prefetch_requests(&self, batch: &Batch) {
-        if batch.items.len() < 2 {
-            return;
-        }
-        self.shard.prefetch(batch.items.iter().filter(|item| item.owner == self.core).map(|item| item.at));
     }
 
     /// Executes the batch and answers how many requests it came to execute.

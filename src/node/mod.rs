@@ -713,11 +713,24 @@ impl Node {
         closed
     }
 
-    /// Where a key lives: its slot and hash, and the core that owns the slot.
+    /// Where a key lives: its slot and hash, and the core that owns the slot. If that is this one, the first step of the key's
+    /// memory reads is taken.
     #[inline]
     fn locate(&self, key: &[u8]) -> (At, usize) {
         let slot = crate::base::Slot::of(key);
-        (At { slot, hash: self.hasher.hash(key) }, self.topology.owner(slot))
+        let (at, owner) = (At { slot, hash: self.hasher.hash(key) }, self.topology.owner(slot));
+        if owner == self.core {
+            self.shard.prefetch_slot(at);
+        }
+        (at, owner)
+    }
+
+    /// Takes the other steps for keys that were located, those of this core. One alone gains nothing.
+    #[inline]
+    fn prefetch(&self, places: impl ExactSizeIterator<Item = (At, usize)> + Clone) {
+        if places.len() > 1 {
+            self.shard.prefetch_records(places.filter(|&(_, owner)| owner == self.core).map(|(at, _)| at));
+        }
     }
 }
 
