@@ -18,7 +18,7 @@ const SEGMENT_BYTES_PER_STALE_ENTRY: u64 = 8;
 const SWEEP_PER_WRITE: usize = 4;
 /// Entries of one bucket that are taken out of the wheel at a time.
 const DUE_TOGETHER: usize = 16;
-/// Giving a segment back to the system takes as long as so many small pieces of work.
+/// Giving a segment, or a piece of a slab, back to the system takes as long as so many small pieces of work.
 const RELEASE_WORK: usize = 32;
 /// Steps of the hand for a session that opens: records of about three times its size, if they are small.
 const LITTLE_WORK: usize = 32;
@@ -45,7 +45,7 @@ impl Shard {
         let mut left = work_max - self.expire_due(now, work_max);
         left -= self.leases.expire(now, left);
         left -= self.drop_flushed(left);
-        self.note_tables();
+        self.note_wheel();
         self.arena.note_lengths(self.index.key_count());
         if self.wheel_is_littered() {
             self.wheel.start_sweep();
@@ -95,7 +95,7 @@ impl Shard {
     /// What every write does at its end: its share of making room and of sweeping.
     #[inline]
     pub(super) fn after_write(&mut self, now: UnixMillis) {
-        self.note_tables();
+        self.note_wheel();
         if self.is_prefix_over() {
             self.shrink_prefixes_a_little();
         }
@@ -196,10 +196,12 @@ impl Shard {
         true
     }
 
-    /// Gives back up to `pieces_max` tables and blocks of a flushed keyspace; answers how many.
-    pub(super) fn drop_flushed(&mut self, pieces_max: usize) -> usize {
-        let tables = self.index.drop_flushed(pieces_max);
-        tables + self.wheel.drop_flushed(pieces_max - tables)
+    /// Gives memory back that slot tables no longer need, and blocks of a flushed wheel, up to `work_max` small pieces of
+    /// work; answers how many.
+    pub(super) fn drop_flushed(&mut self, work_max: usize) -> usize {
+        let pieces = self.index.release(work_max.div_ceil(RELEASE_WORK));
+        let work = (pieces * RELEASE_WORK).min(work_max);
+        work + self.wheel.drop_flushed(work_max - work)
     }
 
     fn sweep(&mut self, now: UnixMillis, entries_max: usize) -> usize {

@@ -418,6 +418,7 @@ impl Wheel {
     /// Empties the wheel; the memory waits for [`Wheel::drop_flushed`].
     pub fn flush(&mut self) {
         self.flushed.extend(self.chains.iter_mut().filter_map(Option::take));
+        self.flushed.append(&mut self.spare);
         self.occupied = Default::default();
         (self.due, self.sweep, self.entries) = (None, None, 0);
     }

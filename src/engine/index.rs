@@ -2,24 +2,21 @@
 //!
 //! Every slot has a table of its own ([`Table`]), whose entries are bare 4-byte locations;
 //! the key to compare with lies in the record. A table of some hundreds of
-//! entries grows in microseconds, so growth never stalls the core.
+//! entries grows in microseconds, so growth never stalls the core. Tables of one size share a [`Slab`].
 //!
 //! Invariant: a table holds exactly the locations of the slot's live records,
-//! each once, and `bytes` is exactly what the tables have allocated.
+//! each once, and `bytes` is exactly what the slabs occupy.
 //!
 //! Called by the shard, which hands in the hash of the key.
 
 use super::item::{self, Head, Loc};
-use super::memory::prefetch_ref;
-use super::table::Table;
+use super::memory::{Unit, prefetch_ref};
+use super::slab::Slab;
+use super::table::{SIZES, Table, units_of};
 use crate::base::{KeyHash, KeyHasher, SLOT_COUNT, Slot};
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
 /// A table gives memory back when it is filled to less than one part in so many.
 const SHRINK_FACTOR: usize = 8;
-/// Tables of so few bytes are not worth shrinking, only dropping.
-const SHRINK_BYTES_MIN: usize = 150;
 
 /// One slot: its table, and the number of its latest write. Within one cache line.
 #[derive(Default)]
@@ -31,54 +28,13 @@ struct SlotTable {
 
 const _: () = assert!(size_of::<SlotTable>() == 32);
 
-/// A table of a flushed keyspace, ordered by its place in memory.
-///
-/// The allocator gives memory back to the system from the upper end of its newest heap. Dropped in any other order,
-/// tables of many megabytes wait below one that is still there, and are given back all at once with it: 7 ms for 64 MiB.
-/// From the end backwards each gives back its own.
-struct Flushed {
-    place: (usize, usize),
-    table: Table,
-}
-
-/// The heaps of glibc's malloc on other threads than the first are of this size and aligned to it.
-const HEAP_BYTES: usize = 64 << 20;
-
-impl Flushed {
-    fn new(table: Table) -> Self {
-        let address = table.address();
-        // The system places new mappings below the older ones: the lowest heap is the newest.
-        Self { place: (usize::MAX - address / HEAP_BYTES, address), table }
-    }
-}
-
-impl PartialEq for Flushed {
-    fn eq(&self, other: &Self) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Flushed {}
-
-impl PartialOrd for Flushed {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Flushed {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.place.cmp(&other.place)
-    }
-}
-
 /// All slot tables of a core.
 pub struct Index {
     slots: Vec<SlotTable>,
-    /// Tables of a keyspace that was flushed, waiting to be put in order.
-    flushed: Vec<Table>,
-    /// Those in order, waiting to be dropped.
-    ordered: BinaryHeap<Flushed>,
+    /// The memory of the tables, by their sizes.
+    slabs: Vec<Slab>,
+    /// Whether a slab has memory to give back.
+    has_spare: bool,
     hasher: KeyHasher,
     key_count: u64,
     bytes: u64,
@@ -94,26 +50,36 @@ impl Index {
     pub fn new(hasher: KeyHasher) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(SLOT_COUNT, SlotTable::default);
-        Self {
-            slots,
-            flushed: Vec::new(),
-            ordered: BinaryHeap::new(),
-            hasher,
-            key_count: 0,
-            bytes: Self::FIXED_BYTES,
-            moved: 0,
-        }
+        let slabs = (0..SIZES).map(|size| Slab::new(units_of(size))).collect();
+        Self { slots, slabs, has_spare: false, hasher, key_count: 0, bytes: Self::FIXED_BYTES, moved: 0 }
+    }
+
+    /// The table of `slot`, and the units among which it has its own.
+    #[inline]
+    fn table(&self, slot: Slot) -> (&Table, &[Unit]) {
+        let table = &self.slots[slot.index()].table;
+        (table, self.slabs[table.size()].units())
+    }
+
+    /// The same for writing.
+    #[inline]
+    fn table_mut(&mut self, slot: Slot) -> (&mut Table, &mut [Unit]) {
+        let table = &mut self.slots[slot.index()].table;
+        let units = self.slabs[table.size()].units_mut();
+        (table, units)
     }
 
     /// Where `key` lies.
     #[inline]
     pub fn find(&self, slot: Slot, hash: KeyHash, key: &[u8], memory: &[u8]) -> Option<Loc> {
-        self.slots[slot.index()].table.find(hash, |loc| item::has_key(memory, Loc(loc), key)).map(Loc)
+        let (table, units) = self.table(slot);
+        table.find(units, hash, |loc| item::has_key(memory, Loc(loc), key)).map(Loc)
     }
 
     /// Whether the table of `slot` holds `loc`. Reads no record.
     pub fn holds(&self, slot: Slot, hash: KeyHash, loc: Loc) -> bool {
-        self.slots[slot.index()].table.find(hash, |entry| entry == loc.0).is_some()
+        let (table, units) = self.table(slot);
+        table.find(units, hash, |entry| entry == loc.0).is_some()
     }
 
     /// The slot and hash of the key of the record at `loc`.
@@ -124,55 +90,70 @@ impl Index {
 
     /// Adds the location of a key that the table does not hold.
     pub fn insert(&mut self, slot: Slot, hash: KeyHash, loc: Loc, memory: &[u8]) {
-        let table = &mut self.slots[slot.index()].table;
+        let table = &self.slots[slot.index()].table;
         if is_full(table) {
-            let before = table.bytes();
-            self.moved += table.len() as u64;
-            let hasher = &self.hasher;
-            table.grow(|entry| hash_at(hasher, memory, Loc(entry)), |entry| load(memory, Loc(entry)));
-            self.bytes = self.bytes - before as u64 + table.bytes() as u64;
+            self.resize(slot, table.size() + 1, memory);
         }
-        table.insert(hash, loc.0);
+        let (table, units) = self.table_mut(slot);
+        table.insert(units, hash, loc.0);
         self.key_count += 1;
     }
 
     /// Puts `new` where `old` stands.
     #[inline]
     pub fn replace(&mut self, slot: Slot, hash: KeyHash, old: Loc, new: Loc) {
-        let was_there = self.slots[slot.index()].table.replace(hash, old.0, new.0);
+        let (table, units) = self.table_mut(slot);
+        let was_there = table.replace(units, hash, old.0, new.0);
         debug_assert!(was_there, "the record at {old:?} is not in its table");
     }
 
     /// Takes `loc` out, and lets a table that has become very empty shrink.
     pub fn remove(&mut self, slot: Slot, hash: KeyHash, loc: Loc, memory: &[u8]) {
-        let table = &mut self.slots[slot.index()].table;
-        if !table.remove(hash, loc.0) {
+        let (table, units) = self.table_mut(slot);
+        if !table.remove(units, hash, loc.0) {
             debug_assert!(false, "the record at {loc:?} is not in its table");
             return;
         }
+        // A small table is not worth shrinking, only dropping.
+        let shrinks = table.is_empty() || !table.is_small() && table.len() * SHRINK_FACTOR < table.capacity();
+        let wanted = table.size_wanted();
         self.key_count -= 1;
-        if table.len() * SHRINK_FACTOR < table.capacity() {
-            self.shrink(slot, memory);
+        if shrinks {
+            self.resize(slot, wanted, memory);
         }
     }
 
+    /// Gives the table of `slot` another size.
     #[cold]
-    fn shrink(&mut self, slot: Slot, memory: &[u8]) {
-        let table = &mut self.slots[slot.index()].table;
-        let before = table.bytes();
-        if table.is_empty() || before >= SHRINK_BYTES_MIN {
-            self.moved += table.len() as u64;
-            let hasher = &self.hasher;
-            table.shrink(|entry| hash_at(hasher, memory, Loc(entry)), |entry| load(memory, Loc(entry)));
+    fn resize(&mut self, slot: Slot, size: usize, memory: &[u8]) {
+        let before = self.slots[slot.index()].table;
+        let Ok([from, to]) = self.slabs.get_disjoint_mut([before.size(), size]) else {
+            debug_assert!(false, "a table that is resized has another size, and there is one for all records");
+            return;
+        };
+        let held = (from.bytes() + to.bytes()) as u64;
+        let mut table = Table::new(size, to.push(slot));
+        let hasher = &self.hasher;
+        table.take_all(
+            to.units_mut(),
+            (&before, from.units()),
+            |entry| hash_at(hasher, memory, Loc(entry)),
+            |entry| load(memory, Loc(entry)),
+        );
+        self.slots[slot.index()].table = table;
+        if let Some(owner) = from.remove(before.start()) {
+            self.slots[owner.index()].table.moved_to(before.start());
         }
-        self.bytes = self.bytes - before as u64 + table.bytes() as u64;
+        self.has_spare |= from.has_spare();
+        self.bytes = self.bytes - held + (from.bytes() + to.bytes()) as u64;
+        self.moved += before.len() as u64;
     }
 
     /// How many bytes more the tables may take if one key is added to `slot`.
     #[inline]
     pub fn growth_bytes(&self, slot: Slot) -> u64 {
         let table = &self.slots[slot.index()].table;
-        if is_full(table) { table.grown_bytes() as u64 } else { 0 }
+        if is_full(table) { self.slabs[table.size() + 1].growth_bytes() as u64 } else { 0 }
     }
 
     /// The number of the latest write to `slot`.
@@ -194,54 +175,38 @@ impl Index {
         self.slots.iter_mut().for_each(|slot| slot.version = slot.version.max(version));
     }
 
-    /// Empties all tables and keeps the versions; the memory waits for [`Index::drop_flushed`].
+    /// Empties all tables and keeps the versions; the memory waits for [`Index::release`].
     pub fn flush(&mut self) {
-        let held = self.flushed_bytes();
-        let allocated = |slot: &SlotTable| slot.table.capacity() > 0;
-        self.flushed.reserve_exact(self.slots.iter().filter(|slot| allocated(slot)).count());
-        for slot in &mut self.slots {
-            if allocated(slot) {
-                self.flushed.push(std::mem::take(&mut slot.table));
-            }
-        }
-        self.bytes = self.bytes - held + self.flushed_bytes();
+        self.slots.iter_mut().for_each(|slot| slot.table = Table::default());
+        self.slabs.iter_mut().for_each(Slab::clear);
+        self.has_spare = true;
         self.key_count = 0;
     }
 
-    /// Puts up to `tables_max` tables of a flushed keyspace in order, or drops as many; answers how many.
-    pub fn drop_flushed(&mut self, tables_max: usize) -> usize {
-        let held = self.flushed_bytes();
-        let mut done = 0;
-        while done < tables_max
-            && let Some(table) = self.flushed.pop()
-        {
-            self.ordered.reserve_exact(self.flushed.len() + 1);
-            self.ordered.push(Flushed::new(table));
-            done += 1;
-        }
-        while done < tables_max
-            && let Some(Flushed { table, .. }) = self.ordered.pop()
-        {
-            self.bytes -= table.bytes() as u64;
-            done += 1;
-        }
-        if self.flushed.is_empty() {
-            self.flushed = Vec::new();
-        }
-        if self.ordered.is_empty() {
-            self.ordered = BinaryHeap::new();
-        }
-        self.bytes = self.bytes - held + self.flushed_bytes();
-        done
+    /// Gives up to `pieces_max` pieces of memory back that no table needs any more; answers how many.
+    #[inline]
+    pub fn release(&mut self, pieces_max: usize) -> usize {
+        if self.has_spare { self.release_spare(pieces_max) } else { 0 }
     }
 
-    fn flushed_bytes(&self) -> u64 {
-        (self.flushed.capacity() * size_of::<Table>() + self.ordered.capacity() * size_of::<Flushed>()) as u64
+    #[cold]
+    fn release_spare(&mut self, pieces_max: usize) -> usize {
+        let mut pieces = 0;
+        for slab in &mut self.slabs {
+            let held = slab.bytes() as u64;
+            while pieces < pieces_max && slab.release() {
+                pieces += 1;
+            }
+            self.bytes = self.bytes - held + slab.bytes() as u64;
+        }
+        self.has_spare = pieces == pieces_max;
+        pieces
     }
 
     /// The locations in `slot`, in no order.
     pub fn locations(&self, slot: Slot) -> impl Iterator<Item = Loc> {
-        self.slots[slot.index()].table.iter().map(Loc)
+        let (table, units) = self.table(slot);
+        table.iter(units).map(Loc)
     }
 
     /// How many keys `slot` holds.
@@ -275,13 +240,15 @@ impl Index {
     /// Starts loading where the table of `slot` has `hash`: the second step, for which the header is read.
     #[inline]
     pub fn prefetch_entry(&self, slot: Slot, hash: KeyHash) {
-        self.slots[slot.index()].table.prefetch(hash);
+        let (table, units) = self.table(slot);
+        table.prefetch(units, hash);
     }
 
     /// The location of the first entry whose tag matches `hash`: nearly always the key's own.
     #[inline]
     pub fn candidate(&self, slot: Slot, hash: KeyHash) -> Option<Loc> {
-        self.slots[slot.index()].table.find(hash, |_| true).map(Loc)
+        let (table, units) = self.table(slot);
+        table.find(units, hash, |_| true).map(Loc)
     }
 }
 
@@ -309,12 +276,9 @@ impl Index {
         is_full(&self.slots[slot.index()].table)
     }
 
-    /// What the tables have allocated, counted afresh.
+    /// What the slabs occupy, counted afresh.
     pub fn bytes_counted(&self) -> u64 {
-        let live = self.slots.iter().map(|slot| slot.table.bytes() as u64).sum::<u64>();
-        let flushed = self.flushed.iter().chain(self.ordered.iter().map(|flushed| &flushed.table));
-        let flushed = flushed.map(|table| table.bytes() as u64).sum::<u64>();
-        Self::FIXED_BYTES + live + flushed + self.flushed_bytes()
+        Self::FIXED_BYTES + self.slabs.iter().map(|slab| slab.bytes() as u64).sum::<u64>()
     }
 }
 
@@ -348,13 +312,17 @@ mod tests {
             assert_eq!(index.bytes(), index.bytes_counted());
         }
         assert_eq!(index.slot_key_count(slot), 200);
-        assert!(index.bytes() - Index::FIXED_BYTES < 4096, "{}", index.bytes() - Index::FIXED_BYTES);
+        while index.release(1) > 0 {}
+        assert!(index.bytes() - Index::FIXED_BYTES < 64 << 10, "{}", index.bytes() - Index::FIXED_BYTES);
         assert_eq!(index.find(slot, hash(3999), &3999u32.to_le_bytes(), &memory), Some(Loc(3999 * 4)));
         assert_eq!(index.find(slot, hash(10), &10u32.to_le_bytes(), &memory), None);
         for n in 3800..4000 {
             index.remove(slot, hash(n), Loc(n * 4), &memory);
         }
-        assert_eq!((index.bytes(), index.key_count()), (Index::FIXED_BYTES, 0));
+        assert!(index.key_count() == 0 && index.bytes() - Index::FIXED_BYTES < 64 << 10);
+        index.flush();
+        while index.release(1) > 0 {}
+        assert_eq!(index.bytes(), Index::FIXED_BYTES);
     }
 
     #[test]
@@ -375,7 +343,7 @@ mod tests {
         assert_eq!((index.key_count(), index.slot_key_count(slot)), (0, 0));
         assert_eq!(index.version(slot), version);
         assert_eq!(index.bytes(), index.bytes_counted());
-        while index.drop_flushed(7) > 0 {
+        while index.release(7) > 0 {
             assert_eq!(index.bytes(), index.bytes_counted());
         }
         assert_eq!(index.bytes(), Index::FIXED_BYTES);

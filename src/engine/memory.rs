@@ -1,11 +1,12 @@
-//! The first of the two rooms where `unsafe` is allowed: the one mapping that
-//! holds every record of a core, two instructions for which there is no safe name, and what the allocator is told.
+//! The first of the two rooms where `unsafe` is allowed: the mappings that
+//! hold the records and the slot tables of a core, two instructions for which there is no safe name, and what the
+//! allocator is told.
 //!
 //! Invariant: `base..base + len` is readable, writable and owned by this value
 //! alone from [`Memory::grow`] until it is dropped, so the slices handed out are
 //! as safe as those of a `Vec<u8>`. Pages never written read as zeros.
 //!
-//! Called by [`super::arena`] and by the prefetch hints of [`super::Shard`].
+//! Called by [`super::arena`], [`super::slab`] and the prefetch hints of [`super::Shard`].
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -20,6 +21,11 @@ const SMALL_PAGE_BYTES: usize = 4 << 10;
 
 /// The unit of `mprotect`, or a multiple of it.
 const PAGE_BYTES: usize = 64 << 10;
+
+/// Sixteen bytes, of which there are whole ones in a cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(16))]
+pub struct Unit(pub [u32; 4]);
 
 /// A private anonymous mapping, paged in on first touch.
 pub struct Memory {
@@ -100,6 +106,20 @@ impl Memory {
         // SAFETY: the range is mapped writable as long as `self` lives, and
         // `&mut self` excludes every other borrow.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+
+    /// Everything usable but for what fills no unit. The first begins a cache line.
+    #[inline]
+    pub fn units(&self) -> &[Unit] {
+        // SAFETY: as for `bytes`; the base is aligned to a huge page, so to units, and all bits make words.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast(), self.len / size_of::<Unit>()) }
+    }
+
+    /// The same for writing.
+    #[inline]
+    pub fn units_mut(&mut self) -> &mut [Unit] {
+        // SAFETY: as for `bytes_mut`; alignment and values as for `units`.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().cast(), self.len / size_of::<Unit>()) }
     }
 
     /// Gives the pages of `range` back to the system; they read as zeros again.
@@ -228,6 +248,10 @@ mod tests {
         memory.grow((1 << 20) + 1).expect("the last byte too");
         assert!(memory.grow((1 << 20) + 2).is_err(), "no more than was set aside");
         assert_eq!(memory.bytes().as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
+        assert_eq!(memory.units().len(), 1 << 16);
+        memory.units_mut()[1].0[1] = 0x0403_0201;
+        assert_eq!((&memory.bytes()[16..25], memory.units()[1].0[1]), (&[0, 0, 0, 0, 1, 2, 3, 4, 0][..], 0x0403_0201));
+        memory.bytes_mut()[20..24].fill(0);
         assert!(memory.bytes().iter().all(|&b| b == 0));
         memory.bytes_mut().fill(7);
         memory.release(4096..8192);

@@ -13,11 +13,11 @@
 //! | `draft` | large values that are still being received |
 //! | `background` | slices of expiry, sweeping and flushing between requests |
 //! | `scan` | walking the keys |
-//! | `index`, `table` | slot tables: from key to record |
+//! | `index`, `table`, `slab` | slot tables: from key to record; their memory |
 //! | `copies` | copies of values that other cores hold, and how they are revoked |
 //! | `item` | the record, drawn |
 //! | `arena` | segments: append, seal, free |
-//! | `memory` | the mapping, two instructions, and what the allocator is told; the only `unsafe` here |
+//! | `memory` | the mappings, two instructions, and what the allocator is told; the only `unsafe` here |
 //! | `expiry` | the timer wheel |
 //! | `evict` | the hand and its policies |
 //! | `stats` | counters and the account of memory |
@@ -55,6 +55,7 @@ pub mod proof;
 mod read;
 mod scan;
 mod shard;
+mod slab;
 pub mod stats;
 mod store;
 mod table;

@@ -23,7 +23,7 @@ use crate::base::rng::Rng;
 use crate::base::{KeyHash, SLOT_COUNT, Slot, UnixMillis};
 use crate::command::{Expiry, Op, OpError, ReplySink};
 
-/// Bytes that the allocator is taken to keep of tables that were larger once: one part in so many of the budget at most.
+/// Bytes that the allocator is taken to keep of a wheel that was larger once: one part in so many of the budget at most.
 const KEPT_FRACTION: u64 = 16;
 /// Versions that a slot may give away in a millisecond, as a power of two.
 const VERSIONS_PER_MS_SHIFT: u32 = 11;
@@ -54,9 +54,9 @@ pub struct Shard {
     /// What the budget can be set to: [`Shard::range_of`].
     range: (u64, u64),
     reserved_bytes: u64,
-    /// The most that index and wheel have taken since the keyspace was last empty. Their small pieces lie between others', so the
-    /// allocator can rarely give pages of them back.
-    tables_peak_bytes: u64,
+    /// The most that the wheel has taken since it was last empty. Its small pieces lie between others', so the allocator can
+    /// rarely give pages of them back.
+    wheel_peak_bytes: u64,
 }
 
 /// A live record that was looked up.
@@ -106,7 +106,7 @@ impl Shard {
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),
             reserved_bytes: 0,
-            tables_peak_bytes: 0,
+            wheel_peak_bytes: 0,
         })
     }
 
@@ -223,24 +223,18 @@ impl Shard {
         self.wheel.bytes() - Wheel::FIXED_BYTES
     }
 
-    /// What the allocator may keep of tables that were larger once.
+    /// What the allocator may keep of a wheel that was larger once.
     #[inline]
     fn kept_bytes(&self) -> u64 {
-        self.tables_peak_bytes.saturating_sub(self.tables_bytes()).min(self.budget_bytes / KEPT_FRACTION)
+        self.wheel_peak_bytes.saturating_sub(self.wheel_bytes()).min(self.budget_bytes / KEPT_FRACTION)
     }
 
-    /// Bytes of index and wheel that come from the allocator in small pieces.
+    /// Remembers how much the wheel takes, or that an empty one has given all of it back.
     #[inline]
-    fn tables_bytes(&self) -> u64 {
-        self.index.bytes() - Index::FIXED_BYTES + self.wheel_bytes()
-    }
-
-    /// Remembers how much the tables take, or that an empty keyspace has given all of it back.
-    #[inline]
-    pub(super) fn note_tables(&mut self) {
-        let bytes = self.tables_bytes();
-        if bytes > self.tables_peak_bytes || bytes == 0 {
-            self.tables_peak_bytes = bytes;
+    pub(super) fn note_wheel(&mut self) {
+        let bytes = self.wheel_bytes();
+        if bytes > self.wheel_peak_bytes || bytes == 0 {
+            self.wheel_peak_bytes = bytes;
         }
     }
 

@@ -11,22 +11,21 @@
 //! ```
 //!
 //! A table is some units of 16 bytes. Up to 12 entries have one bucket, with as many units as they need; then there are 2, 3,
-//! 4, 6, 8, 12, 16, … buckets, each in a cache line. It grows when seven eighths of its places are taken.
+//! 4, 6, 8, 12, 16, … buckets, each in a cache line. It grows when seven eighths of its places are taken. The units are in
+//! a slab with those of other tables of that size: every method is handed all of them.
 //!
 //! Invariant: an entry is in the first bucket from its home on that had a free place when it came, and each bucket between
 //! counts it.
 //!
 //! Called by `index`, which knows the slots, and hands in what reads a record.
 
-use super::memory::{equal_bytes, prefetch_ref};
+use super::memory::{Unit, equal_bytes, prefetch_ref};
 use crate::base::KeyHash;
 
 /// Places of a bucket, and of a unit; units of a bucket.
 const WIDTH: usize = 12;
 const PER_UNIT: usize = 4;
 const BUCKET_UNITS: usize = 1 + WIDTH / PER_UNIT;
-/// Units beyond the buckets, among which they find a cache line to begin with.
-const SPARE_UNITS: usize = BUCKET_UNITS - 1;
 /// The word of a bucket's first unit that counts who has passed.
 const PASSED: usize = 3;
 /// From so many buckets on a table doubles: each time takes long, so there are to be few. Only many keys of one hash tag make one
@@ -34,13 +33,8 @@ const PASSED: usize = 3;
 const DOUBLED_FROM: usize = 512;
 /// How many entries are loaded ahead of the one that is put into a new table.
 const AHEAD: usize = 16;
-/// What the allocator adds to a table.
-const ALLOCATION_BYTES: usize = 16;
-
-/// Tags, or entries.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(16))]
-struct Unit([u32; PER_UNIT]);
+/// How many sizes there are, none at all among them. The largest has room for a record in each 13 bytes of the largest budget.
+pub const SIZES: usize = 39;
 
 const _: () = assert!(size_of::<Unit>() * BUCKET_UNITS == 64);
 
@@ -59,76 +53,101 @@ impl Iterator for Places {
     }
 }
 
-/// The entries of one slot, found by the hashes of their keys.
-#[derive(Default)]
-pub struct Table {
-    units: Box<[Unit]>,
-    /// How many buckets there are, and in the lowest bits the unit with which the first begins.
-    shape: u32,
-    len: u32,
-}
-
-const FIRST_BITS: u32 = BUCKET_UNITS.ilog2();
-
-/// How large a table is: in buckets, or for less than one in units.
+/// How large a table is: in buckets, and for less than one in units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Size {
     buckets: usize,
     units: usize,
+    /// How many entries it may have. A lone bucket can be full: nothing passes it.
+    capacity: usize,
 }
 
 impl Size {
-    const NONE: Self = Self { buckets: 0, units: 0 };
+    const NONE: Self = Self { buckets: 0, units: 0, capacity: 0 };
+
+    const fn less_than_one(units: usize) -> Self {
+        Self { buckets: 1, units, capacity: (units - 1) * PER_UNIT }
+    }
 
     const fn of(buckets: usize) -> Self {
-        Self { buckets, units: buckets * BUCKET_UNITS + SPARE_UNITS }
+        Self { buckets, units: buckets * BUCKET_UNITS, capacity: buckets * WIDTH * 7 / 8 }
     }
 
     /// The next larger one.
     const fn larger(self) -> Self {
         match self.buckets {
-            0 => Self { buckets: 1, units: 2 },
-            1 if self.units < BUCKET_UNITS => Self { buckets: 1, units: self.units + 1 },
+            0 => Self::less_than_one(2),
+            1 if self.units < BUCKET_UNITS => Self::less_than_one(self.units + 1),
             n if n < 3 => Self::of(n + 1),
             n if n >= DOUBLED_FROM => Self::of(n * 2),
             n if n.is_power_of_two() => Self::of(n / 2 * 3),
             n => Self::of(n / 3 * 4),
         }
     }
+}
 
-    /// How many entries it may have. A lone bucket can be full: nothing passes it.
-    #[inline]
-    const fn capacity(self) -> usize {
-        match self.buckets {
-            0 => 0,
-            1 => (self.units - 1) * PER_UNIT,
-            n => n * WIDTH * 7 / 8,
-        }
+/// All sizes, the smallest first.
+static ALL: [Size; SIZES] = {
+    let mut all = [Size::NONE; SIZES];
+    let mut n = 1;
+    while n < SIZES {
+        all[n] = all[n - 1].larger();
+        n += 1;
     }
+    all
+};
 
-    #[inline]
-    const fn bytes(self) -> usize {
-        if self.units == 0 { 0 } else { self.units * size_of::<Unit>() + ALLOCATION_BYTES }
-    }
+/// How many units a table of a size takes.
+#[inline]
+pub fn units_of(size: usize) -> usize {
+    ALL[size].units
+}
+
+/// The entries of one slot, found by the hashes of their keys.
+#[derive(Clone, Copy, Default)]
+pub struct Table {
+    /// The unit with which it begins.
+    start: u32,
+    buckets: u32,
+    len: u32,
+    size: u8,
 }
 
 impl Table {
-    fn with_size(size: Size) -> Self {
-        let units: Box<[Unit]> = vec![Unit::default(); size.units].into();
-        // A lone bucket need not begin a cache line.
-        let unit = units.as_ptr().addr() / size_of::<Unit>();
-        let first = if size.buckets > 1 { unit.wrapping_neg() % BUCKET_UNITS } else { 0 };
-        Self { units, shape: (size.buckets << FIRST_BITS | first) as u32, len: 0 }
+    /// An empty one of some size, from the unit `start` on; all its units are zeros.
+    pub fn new(size: usize, start: usize) -> Self {
+        Self { start: start as u32, buckets: ALL[size].buckets as u32, len: 0, size: size as u8 }
+    }
+
+    /// Says that its units are elsewhere now.
+    pub fn moved_to(&mut self, start: usize) {
+        self.start = start as u32;
+    }
+
+    /// The unit with which it begins.
+    pub fn start(&self) -> usize {
+        self.start as usize
+    }
+
+    /// Which of the [`SIZES`] it has.
+    #[inline]
+    pub fn size(&self) -> usize {
+        usize::from(self.size)
+    }
+
+    /// The smallest size with room for twice the entries there are.
+    pub fn size_wanted(&self) -> usize {
+        ALL.partition_point(|size| size.capacity < self.len() * 2)
+    }
+
+    /// Whether there is no more than one bucket.
+    pub fn is_small(&self) -> bool {
+        self.buckets <= 1
     }
 
     #[inline]
     fn buckets(&self) -> usize {
-        (self.shape >> FIRST_BITS) as usize
-    }
-
-    #[inline]
-    fn size(&self) -> Size {
-        Size { buckets: self.buckets(), units: self.units.len() }
+        self.buckets as usize
     }
 
     #[inline]
@@ -152,39 +171,26 @@ impl Table {
     /// The first unit of a bucket.
     #[inline]
     fn unit(&self, bucket: usize) -> usize {
-        self.shape as usize % BUCKET_UNITS + bucket * BUCKET_UNITS
-    }
-
-    /// The places of a bucket with this tag.
-    #[inline]
-    fn matching(&self, unit: usize, tag: u8) -> Places {
-        Places(u32::from(equal_bytes(&self.units[unit].0, tag)) & ((1 << WIDTH) - 1))
-    }
-
-    #[inline]
-    fn entry(&self, unit: usize, place: usize) -> u32 {
-        self.units[unit + 1 + place / PER_UNIT].0[place % PER_UNIT]
-    }
-
-    fn set(&mut self, unit: usize, place: usize, tag: u8, entry: u32) {
-        let shift = place % PER_UNIT * 8;
-        let tags = &mut self.units[unit].0[place / PER_UNIT];
-        *tags = *tags & !(0xff << shift) | u32::from(tag) << shift;
-        self.units[unit + 1 + place / PER_UNIT].0[place % PER_UNIT] = entry;
+        self.start as usize + bucket * BUCKET_UNITS
     }
 
     /// The bucket of an entry, its first unit, and the entry's place.
     #[inline]
-    fn position(&self, hash: KeyHash, mut is_it: impl FnMut(u32) -> bool) -> Option<(usize, usize, usize)> {
+    fn position(
+        &self,
+        units: &[Unit],
+        hash: KeyHash,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Option<(usize, usize, usize)> {
         let (tag, mut bucket) = (Self::tag(hash), self.home(hash));
         for _ in 0..self.buckets() {
             let unit = self.unit(bucket);
-            for place in self.matching(unit, tag) {
-                if is_it(self.entry(unit, place)) {
+            for place in matching(units, unit, tag) {
+                if is_it(entry_at(units, unit, place)) {
                     return Some((bucket, unit, place));
                 }
             }
-            if self.units[unit].0[PASSED] == 0 {
+            if units[unit].0[PASSED] == 0 {
                 return None;
             }
             bucket = self.after(bucket);
@@ -194,55 +200,54 @@ impl Table {
 
     /// The first entry of this hash for which `is_it` holds. It is asked about few others.
     #[inline]
-    pub fn find(&self, hash: KeyHash, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.position(hash, is_it).map(|(_, unit, place)| self.entry(unit, place))
+    pub fn find(&self, units: &[Unit], hash: KeyHash, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.position(units, hash, is_it).map(|(_, unit, place)| entry_at(units, unit, place))
     }
 
     /// Starts loading the bucket of a hash.
     #[inline]
-    pub fn prefetch(&self, hash: KeyHash) {
-        if let Some(unit) = self.units.get(self.unit(self.home(hash))) {
+    pub fn prefetch(&self, units: &[Unit], hash: KeyHash) {
+        if let Some(unit) = units.get(self.unit(self.home(hash))) {
             prefetch_ref(unit);
         }
     }
 
     /// Puts `new` where `old` stands; answers whether it was there.
     #[inline]
-    pub fn replace(&mut self, hash: KeyHash, old: u32, new: u32) -> bool {
-        let found = self.position(hash, |entry| entry == old);
+    pub fn replace(&self, units: &mut [Unit], hash: KeyHash, old: u32, new: u32) -> bool {
+        let found = self.position(units, hash, |entry| entry == old);
         if let Some((_, unit, place)) = found {
-            self.set(unit, place, Self::tag(hash), new);
+            set(units, unit, place, Self::tag(hash), new);
         }
         found.is_some()
     }
 
     /// Adds an entry, for which there is room.
-    pub fn insert(&mut self, hash: KeyHash, entry: u32) {
+    pub fn insert(&mut self, units: &mut [Unit], hash: KeyHash, entry: u32) {
         debug_assert!(self.len() < self.capacity());
-        let width = (self.units.len() - 1).min(WIDTH / PER_UNIT) * PER_UNIT;
+        let width = (units_of(self.size()) - 1).min(WIDTH / PER_UNIT) * PER_UNIT;
         let mut bucket = self.home(hash);
         loop {
             let unit = self.unit(bucket);
-            if let Some(place) = self.matching(unit, 0).next().filter(|&place| place < width) {
-                self.set(unit, place, Self::tag(hash), entry);
+            if let Some(place) = matching(units, unit, 0).next().filter(|&place| place < width) {
+                set(units, unit, place, Self::tag(hash), entry);
                 self.len += 1;
                 return;
             }
-            self.units[unit].0[PASSED] += 1;
+            units[unit].0[PASSED] += 1;
             bucket = self.after(bucket);
         }
     }
 
     /// Takes an entry out; answers whether it was there.
-    pub fn remove(&mut self, hash: KeyHash, entry: u32) -> bool {
-        let Some((found, unit, place)) = self.position(hash, |other| other == entry) else { return false };
+    pub fn remove(&mut self, units: &mut [Unit], hash: KeyHash, entry: u32) -> bool {
+        let Some((found, unit, place)) = self.position(units, hash, |other| other == entry) else { return false };
         let mut bucket = self.home(hash);
         while bucket != found {
-            let passed = self.unit(bucket);
-            self.units[passed].0[PASSED] -= 1;
+            units[self.unit(bucket)].0[PASSED] -= 1;
             bucket = self.after(bucket);
         }
-        self.set(unit, place, 0, 0);
+        set(units, unit, place, 0, 0);
         self.len -= 1;
         true
     }
@@ -262,62 +267,55 @@ impl Table {
     /// How many entries there may be.
     #[inline]
     pub fn capacity(&self) -> usize {
-        self.size().capacity()
+        ALL[self.size()].capacity
     }
 
     /// All entries, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
+    pub fn iter<'u>(&self, units: &'u [Unit]) -> impl Iterator<Item = u32> + use<'u> {
+        let table = *self;
         (0..self.buckets()).flat_map(move |bucket| {
-            let unit = self.unit(bucket);
-            let taken = Places(!self.matching(unit, 0).0 & ((1 << WIDTH) - 1));
-            taken.map(move |place| self.entry(unit, place))
+            let unit = table.unit(bucket);
+            let taken = Places(!matching(units, unit, 0).0 & ((1 << WIDTH) - 1));
+            taken.map(move |place| entry_at(units, unit, place))
         })
     }
 
-    /// Bytes allocated.
-    #[inline]
-    pub fn bytes(&self) -> usize {
-        self.size().bytes()
-    }
-
-    /// What it takes when one entry more than [`Table::capacity`] comes.
-    pub fn grown_bytes(&self) -> usize {
-        self.size().larger().bytes()
-    }
-
-    /// Where in memory it is.
-    pub fn address(&self) -> usize {
-        self.units.as_ptr().addr()
-    }
-
-    /// Makes room for one entry at least. `hash` tells an entry's hash, and `load` is told of entries that it will be
-    /// asked about soon.
-    pub fn grow(&mut self, hash: impl Fn(u32) -> KeyHash, load: impl Fn(u32)) {
-        self.resize(self.size().larger(), hash, load);
-    }
-
-    /// Takes as much memory as twice the entries need, if that is less; none for no entries.
-    pub fn shrink(&mut self, hash: impl Fn(u32) -> KeyHash, load: impl Fn(u32)) {
-        let mut size = Size::NONE;
-        while size.capacity() < self.len() * 2 {
-            size = size.larger();
-        }
-        if size.units < self.units.len() {
-            self.resize(size, hash, load);
-        }
-    }
-
-    fn resize(&mut self, size: Size, hash: impl Fn(u32) -> KeyHash, load: impl Fn(u32)) {
-        let before = std::mem::replace(self, Self::with_size(size));
-        let mut ahead = before.iter();
+    /// Puts all entries of `before`, which has the units `from`, into this one, with `to`, which has room for them. `hash`
+    /// tells an entry's hash, and `load` is told of entries that it will be asked about soon.
+    pub fn take_all(
+        &mut self,
+        to: &mut [Unit],
+        (before, from): (&Self, &[Unit]),
+        hash: impl Fn(u32) -> KeyHash,
+        load: impl Fn(u32),
+    ) {
+        let mut ahead = before.iter(from);
         ahead.by_ref().take(AHEAD).for_each(&load);
-        for entry in before.iter() {
+        for entry in before.iter(from) {
             if let Some(next) = ahead.next() {
                 load(next);
             }
-            self.insert(hash(entry), entry);
+            self.insert(to, hash(entry), entry);
         }
     }
+}
+
+/// The places of a bucket with this tag.
+#[inline]
+fn matching(units: &[Unit], unit: usize, tag: u8) -> Places {
+    Places(u32::from(equal_bytes(&units[unit].0, tag)) & ((1 << WIDTH) - 1))
+}
+
+#[inline]
+fn entry_at(units: &[Unit], unit: usize, place: usize) -> u32 {
+    units[unit + 1 + place / PER_UNIT].0[place % PER_UNIT]
+}
+
+fn set(units: &mut [Unit], unit: usize, place: usize, tag: u8, entry: u32) {
+    let shift = place % PER_UNIT * 8;
+    let tags = &mut units[unit].0[place / PER_UNIT];
+    *tags = *tags & !(0xff << shift) | u32::from(tag) << shift;
+    units[unit + 1 + place / PER_UNIT].0[place % PER_UNIT] = entry;
 }
 
 #[cfg(test)]
@@ -333,30 +331,57 @@ mod tests {
         KeyHash((mixed >> 61) << 56 | (mixed >> 40 & 0xffff_ffff))
     }
 
-    fn check(table: &Table) {
-        let mut passed = vec![0; table.buckets()];
-        for entry in table.iter() {
-            let (found, ..) = table.position(hash(entry), |other| other == entry).expect("it is there");
-            let mut at = table.home(hash(entry));
-            while at != found {
-                passed[at] += 1;
-                at = table.after(at);
-            }
-        }
-        assert_eq!(table.iter().count(), table.len());
-        let counted = (0..table.buckets()).map(|bucket| table.units[table.unit(bucket)].0[PASSED]);
-        assert_eq!(counted.collect::<Vec<_>>(), passed);
-        if table.buckets() > 1 {
-            let first = std::ptr::from_ref(&table.units[table.unit(0)]);
-            assert!(first.addr().is_multiple_of(64) && table.units.len() >= table.unit(table.buckets()));
-        }
+    /// A table with memory of its own.
+    #[derive(Default)]
+    struct Alone {
+        table: Table,
+        units: Vec<Unit>,
     }
 
-    fn put(table: &mut Table, entry: u32) {
-        if table.len() == table.capacity() {
-            table.grow(hash, |_| {});
+    impl Alone {
+        fn resize(&mut self, size: usize) {
+            let mut units = vec![Unit::default(); units_of(size)];
+            let mut table = Table::new(size, 0);
+            table.take_all(&mut units, (&self.table, &self.units), hash, |_| {});
+            *self = Self { table, units };
         }
-        table.insert(hash(entry), entry);
+
+        fn put(&mut self, entry: u32) {
+            if self.table.len() == self.table.capacity() {
+                self.resize(self.table.size() + 1);
+            }
+            self.table.insert(&mut self.units, hash(entry), entry);
+        }
+
+        fn remove(&mut self, entry: u32) -> bool {
+            self.table.remove(&mut self.units, hash(entry), entry)
+        }
+
+        fn shrink(&mut self) {
+            if self.table.size_wanted() < self.table.size() {
+                self.resize(self.table.size_wanted());
+            }
+        }
+
+        fn has(&self, entry: u32) -> bool {
+            self.table.find(&self.units, hash(entry), |other| other == entry).is_some()
+        }
+
+        fn check(&self) {
+            let Self { table, units } = self;
+            let mut passed = vec![0; table.buckets()];
+            for entry in table.iter(units) {
+                let (found, ..) = table.position(units, hash(entry), |other| other == entry).expect("it is there");
+                let mut at = table.home(hash(entry));
+                while at != found {
+                    passed[at] += 1;
+                    at = table.after(at);
+                }
+            }
+            assert_eq!(table.iter(units).count(), table.len());
+            let counted = (0..table.buckets()).map(|bucket| units[table.unit(bucket)].0[PASSED]);
+            assert_eq!(counted.collect::<Vec<_>>(), passed);
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -380,27 +405,25 @@ mod tests {
         /// Against a map of what was put in; an entry that was replaced keeps its hash.
         #[test]
         fn a_table_is_a_map_from_hashes(steps in proptest::collection::vec(step(), 1..600)) {
-            let (mut table, mut model) = (Table::default(), BTreeMap::new());
+            let (mut alone, mut model) = (Alone::default(), BTreeMap::new());
             for step in steps {
                 match step {
                     Step::Insert(entry) => {
                         if model.insert(entry, entry).is_none() {
-                            put(&mut table, entry);
+                            alone.put(entry);
                         }
                     }
-                    Step::Remove(entry) => {
-                        prop_assert_eq!(table.remove(hash(entry), entry), model.remove(&entry).is_some());
-                    }
+                    Step::Remove(entry) => prop_assert_eq!(alone.remove(entry), model.remove(&entry).is_some()),
                     Step::Replace(entry) => {
-                        prop_assert_eq!(table.replace(hash(entry), entry, entry), model.contains_key(&entry));
-                        prop_assert!(!table.replace(hash(entry), entry + 1000, entry));
+                        let Alone { table, units } = &mut alone;
+                        prop_assert_eq!(table.replace(units, hash(entry), entry, entry), model.contains_key(&entry));
+                        prop_assert!(!table.replace(units, hash(entry), entry + 1000, entry));
                     }
-                    Step::Shrink => table.shrink(hash, |_| {}),
+                    Step::Shrink => alone.shrink(),
                 }
-                check(&table);
-                let found = (0..300).filter(|&entry| table.find(hash(entry), |other| other == entry).is_some());
-                prop_assert!(found.eq(model.keys().copied()));
-                let mut all: Vec<_> = table.iter().collect();
+                alone.check();
+                prop_assert!((0..300).filter(|&entry| alone.has(entry)).eq(model.keys().copied()));
+                let mut all: Vec<_> = alone.table.iter(&alone.units).collect();
                 all.sort_unstable();
                 prop_assert!(all.iter().eq(model.keys()));
             }
@@ -409,29 +432,21 @@ mod tests {
 
     #[test]
     fn a_table_grows_in_small_steps_and_gives_all_back() {
-        let sizes = std::iter::successors(Some(Size::NONE), |size| Some(size.larger())).take(12);
-        let shown: Vec<_> = sizes.map(|size| (size.buckets, size.capacity(), size.bytes())).collect();
-        let expected = [(0, 0, 0), (1, 4, 48), (1, 8, 64), (1, 12, 80), (2, 21, 192), (3, 31, 256), (4, 42, 320)];
+        let shown: Vec<_> = ALL.iter().map(|size| (size.buckets, size.capacity, size.units)).collect();
+        let expected = [(0, 0, 0), (1, 4, 2), (1, 8, 3), (1, 12, 4), (2, 21, 8), (3, 31, 12), (4, 42, 16)];
         assert_eq!(shown[..7], expected);
-        assert_eq!(shown[7..].iter().map(|size| size.0).collect::<Vec<_>>(), [6, 8, 12, 16, 24]);
-        let mut table = Table::default();
-        assert_eq!((table.bytes(), table.capacity(), table.grown_bytes()), (0, 0, 48));
-        assert_eq!(table.find(KeyHash(5), |_| true), None);
+        assert_eq!(shown[7..12].iter().map(|size| size.0).collect::<Vec<_>>(), [6, 8, 12, 16, 24]);
+        assert!(shown[SIZES - 1].1 > 1 << 30, "as many entries as there can be records");
+        let mut alone = Alone::default();
+        assert_eq!((alone.table.capacity(), alone.table.size_wanted()), (0, 0));
+        assert!(!alone.has(5));
         let mut chance = Rng::new(1);
         let entries: Vec<u32> = (0..5000).map(|_| chance.next_u64() as u32).collect();
-        for &entry in &entries {
-            let before = table.bytes().max(table.grown_bytes());
-            put(&mut table, entry);
-            assert!(table.bytes() <= before);
-        }
-        check(&table);
-        assert!(
-            table.bytes() < 5000 * 10 && entries.iter().all(|&e| table.find(hash(e), |other| other == e).is_some())
-        );
-        for &entry in &entries {
-            assert!(table.remove(hash(entry), entry));
-        }
-        table.shrink(hash, |_| {});
-        assert_eq!((table.bytes(), table.capacity(), table.len()), (0, 0, 0));
+        entries.iter().for_each(|&entry| alone.put(entry));
+        alone.check();
+        assert!(size_of_val(&*alone.units) < 5000 * 10 && entries.iter().all(|&entry| alone.has(entry)));
+        assert!(entries.iter().all(|&entry| alone.remove(entry)));
+        alone.shrink();
+        assert_eq!((alone.units.len(), alone.table.capacity(), alone.table.len()), (0, 0, 0));
     }
 }

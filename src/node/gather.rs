@@ -22,6 +22,7 @@ use super::session::{Session, State};
 use super::{Node, REQUESTS_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
 use crate::command::{Args, ReplySink, Span};
+use crate::engine::OWN_MAPPING_BYTES;
 use crate::protocol::resp::Encoder;
 
 /// Requests of more arguments are executed in slices.
@@ -31,8 +32,13 @@ const SLICE_KEYS: usize = 256;
 /// Keys of which one slice only checks the length.
 const SLICE_CHECKS: usize = 16 << 10;
 
-/// Bytes of a list from which on it goes on in another piece: growing one buffer would copy all that is there.
-const PIECE_BYTES: usize = 64 << 10;
+/// Bytes of the first piece of a list, from which on it goes on in another: growing one buffer would copy all that is there.
+const FIRST_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of each other piece, and what it is made for. It is a mapping of its own, given back with it: the allocator gives
+/// back what it has of small ones all at once, when the last is gone.
+const PIECE_BYTES: usize = 240 << 10;
+const PIECE_CAPACITY: usize = 272 << 10;
+const _: () = assert!(PIECE_CAPACITY > OWN_MAPPING_BYTES);
 /// Bytes of a list that go to the output in one slice.
 const SLICE_REPLY_BYTES: usize = 256 << 10;
 
@@ -109,9 +115,9 @@ impl Gathering {
         };
     }
 
-    /// Its arguments, which it does not need any more.
-    pub(super) fn into_spans(self) -> Vec<Span> {
-        self.spans
+    /// Its arguments and its reply, when it does not need them any more.
+    pub(super) fn into_buffers(self) -> (Vec<Span>, VecDeque<Vec<u8>>) {
+        (self.spans, self.list)
     }
 
     /// Memory that it holds.
@@ -137,8 +143,11 @@ impl Gathering {
 
     /// Lets `write` add to the list.
     fn add_to_list(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.list.back().is_none_or(|piece| piece.len() >= PIECE_BYTES) {
-            self.list.push_back(Vec::new());
+        let full = if self.list.len() > 1 { PIECE_BYTES } else { FIRST_PIECE_BYTES };
+        match self.list.back() {
+            None => self.list.push_back(Vec::new()),
+            Some(piece) if piece.len() >= full => self.list.push_back(Vec::with_capacity(PIECE_CAPACITY)),
+            Some(_) => {}
         }
         if let Some(piece) = self.list.back_mut() {
             let before = piece.len();
@@ -203,6 +212,7 @@ impl Node {
             return;
         }
         self.retired.spans(spans);
+        self.retired.pieces(gathering.list);
         if let Some(buffer) = session.input.consume(gathering.length) {
             self.retired.bytes(buffer);
         }
@@ -346,7 +356,11 @@ impl Node {
             bytes += piece.len();
             gathering.list_bytes -= piece.len();
             let buffer = session.output.buffer();
-            if buffer.is_empty() { *buffer = piece } else { buffer.extend_from_slice(&piece) }
+            if buffer.is_empty() {
+                *buffer = piece;
+            } else {
+                buffer.extend_from_slice(&piece);
+            }
         }
         Outcome::GoesOn
     }

@@ -20,6 +20,9 @@ const STEPS_MAX: usize = 3;
 pub(super) struct Retired {
     bytes: Vec<Vec<u8>>,
     spans: Vec<Vec<Span>>,
+    /// Buffers of a step or less that belonged together.
+    pieces: Vec<Vec<u8>>,
+    pieces_bytes: usize,
 }
 
 impl Retired {
@@ -35,6 +38,19 @@ impl Retired {
         self.hurry();
     }
 
+    /// Takes a long reply, in pieces.
+    pub(super) fn pieces(&mut self, pieces: impl IntoIterator<Item = Vec<u8>>) {
+        for piece in pieces {
+            if piece.capacity() > STEP_BYTES {
+                retire(&mut self.bytes, piece);
+            } else {
+                self.pieces_bytes += piece.capacity();
+                self.pieces.push(piece);
+            }
+        }
+        self.hurry();
+    }
+
     fn hurry(&mut self) {
         for _ in 0..STEPS_MAX {
             if self.held_bytes() <= HELD_BYTES_MAX {
@@ -46,14 +62,18 @@ impl Retired {
 
     /// Gives a piece back; answers whether more is left.
     pub(super) fn step(&mut self) -> bool {
-        let _ = shrink_last(&mut self.bytes) || shrink_last(&mut self.spans);
-        !(self.bytes.is_empty() && self.spans.is_empty())
+        if let Some(piece) = self.pieces.pop() {
+            self.pieces_bytes -= piece.capacity();
+        } else {
+            let _ = shrink_last(&mut self.bytes) || shrink_last(&mut self.spans);
+        }
+        !(self.pieces.is_empty() && self.bytes.is_empty() && self.spans.is_empty())
     }
 
     /// Memory that is still held.
     pub(super) fn held_bytes(&self) -> usize {
         let spans: usize = self.spans.iter().map(Vec::capacity).sum();
-        self.bytes.iter().map(Vec::capacity).sum::<usize>() + spans * size_of::<Span>()
+        self.pieces_bytes + self.bytes.iter().map(Vec::capacity).sum::<usize>() + spans * size_of::<Span>()
     }
 }
 
@@ -79,7 +99,9 @@ impl Node {
     pub(super) fn retire_input(&mut self, session: &mut Session) {
         self.retired.bytes(std::mem::take(&mut session.input).into_buffer());
         if let Some(gathering) = session.gathering.take() {
-            self.retired.spans(gathering.into_spans());
+            let (spans, pieces) = gathering.into_buffers();
+            self.retired.spans(spans);
+            self.retired.pieces(pieces);
         }
     }
 }
@@ -118,6 +140,15 @@ mod tests {
             steps += 1;
         }
         assert!((4..=14).contains(&steps), "{steps}");
+        assert_eq!(retired.held_bytes(), 0);
+        retired.pieces((0..20).map(|n| vec![1; STEP_BYTES - n]).chain([vec![1; 3 * STEP_BYTES]]));
+        let mut held = retired.held_bytes();
+        assert!(held >= 19 * STEP_BYTES, "a long reply takes no long time either: {held}");
+        while retired.step() {
+            let now = retired.held_bytes();
+            assert!(now < held && held - now <= STEP_BYTES, "{held} to {now}");
+            held = now;
+        }
         assert_eq!(retired.held_bytes(), 0);
     }
 }
