@@ -44,7 +44,7 @@ impl Shard {
     pub fn advance(&mut self, now: UnixMillis, work_max: usize) -> bool {
         let mut left = work_max - self.expire_due(now, work_max);
         left -= self.leases.expire(now, left);
-        left -= self.drop_flushed(left);
+        left -= self.give_back(left);
         self.note_wheel();
         self.arena.note_lengths(self.index.key_count());
         if self.wheel_is_littered() {
@@ -198,7 +198,7 @@ impl Shard {
 
     /// Gives memory back that slot tables no longer need, and blocks of a flushed wheel, up to `work_max` small pieces of
     /// work; answers how many.
-    pub(super) fn drop_flushed(&mut self, work_max: usize) -> usize {
+    pub(super) fn give_back(&mut self, work_max: usize) -> usize {
         let pieces = self.index.release(work_max.div_ceil(RELEASE_WORK));
         let work = (pieces * RELEASE_WORK).min(work_max);
         work + self.wheel.drop_flushed(work_max - work)

@@ -10,13 +10,16 @@
 //! Called by the shard, which hands in the hash of the key.
 
 use super::item::{self, Head, Loc};
-use super::memory::{Unit, prefetch_ref};
+use super::memory::{Unit, page_bytes, prefetch_ref};
 use super::slab::Slab;
 use super::table::{SIZES, Table, units_of};
 use crate::base::{KeyHash, KeyHasher, SLOT_COUNT, Slot};
 
 /// A table gives memory back when it is filled to less than one part in so many.
 const SHRINK_FACTOR: usize = 8;
+
+/// Units that are copied in the time in which an entry is put into another table.
+const UNITS_MOVED: usize = 32;
 
 /// One slot: its table, and the number of its latest write. Within one cache line.
 #[derive(Default)]
@@ -46,11 +49,12 @@ impl Index {
     /// Bytes that the slots take before any key is stored.
     pub const FIXED_BYTES: u64 = (SLOT_COUNT * size_of::<SlotTable>()) as u64;
 
-    /// Empty tables; `hasher` must be the one that callers hash keys with.
-    pub fn new(hasher: KeyHasher) -> Self {
+    /// Empty tables; `hasher` must be the one that callers hash keys with. They never take more than `reach_bytes`.
+    pub fn new(hasher: KeyHasher, reach_bytes: u64) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(SLOT_COUNT, SlotTable::default);
-        let slabs = (0..SIZES).map(|size| Slab::new(units_of(size))).collect();
+        let page_bytes = page_bytes();
+        let slabs = (0..SIZES).map(|size| Slab::new(units_of(size), reach_bytes as usize, page_bytes)).collect();
         Self { slots, slabs, has_spare: false, hasher, key_count: 0, bytes: Self::FIXED_BYTES, moved: 0 }
     }
 
@@ -141,12 +145,16 @@ impl Index {
             |entry| load(memory, Loc(entry)),
         );
         self.slots[slot.index()].table = table;
+        self.moved += before.len() as u64;
         if let Some(owner) = from.remove(before.start()) {
             self.slots[owner.index()].table.moved_to(before.start());
+            self.moved += (units_of(before.size()) / UNITS_MOVED) as u64;
         }
-        self.has_spare |= from.has_spare();
+        if from.has_spare() {
+            from.release();
+            self.has_spare |= from.has_spare();
+        }
         self.bytes = self.bytes - held + (from.bytes() + to.bytes()) as u64;
-        self.moved += before.len() as u64;
     }
 
     /// How many bytes more the tables may take if one key is added to `slot`.
@@ -187,6 +195,12 @@ impl Index {
     #[inline]
     pub fn release(&mut self, pieces_max: usize) -> usize {
         if self.has_spare { self.release_spare(pieces_max) } else { 0 }
+    }
+
+    /// Gives all back that [`Index::release`] leaves for tables to come: less than a piece of each size. Answers whether there
+    /// was any.
+    pub fn release_all(&mut self) -> bool {
+        self.release_spare(SIZES) > 0
     }
 
     #[cold]
@@ -300,7 +314,7 @@ mod tests {
     #[test]
     fn churn_keeps_the_count_of_bytes_exact_and_the_tables_small() {
         let memory = records(4000);
-        let mut index = Index::new(KeyHasher::new(1));
+        let mut index = Index::new(KeyHasher::new(1), 1 << 30);
         let slot = Slot::of(b"one");
         let hash = |n: u32| KeyHasher::new(1).hash(&n.to_le_bytes());
         for n in 0..200 {
@@ -328,7 +342,7 @@ mod tests {
     #[test]
     fn a_flush_empties_at_once_and_keeps_versions() {
         let memory = records(100);
-        let mut index = Index::new(KeyHasher::new(1));
+        let mut index = Index::new(KeyHasher::new(1), 1 << 30);
         for n in 0..100u32 {
             let (slot, hash) = index.address(Loc(n * 4), &memory);
             index.insert(slot, hash, Loc(n * 4), &memory);

@@ -122,9 +122,10 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().cast(), self.len / size_of::<Unit>()) }
     }
 
-    /// Gives the pages of `range` back to the system; they read as zeros again.
-    pub fn release(&mut self, range: Range<usize>) {
-        self.advise(range, libc::MADV_DONTNEED);
+    /// Gives the pages of `range` back to the system; they read as zeros again. Answers `false` if the system keeps them
+    /// as they are: a process may have locked its memory.
+    pub fn release(&mut self, range: Range<usize>) -> bool {
+        self.advise(range, libc::MADV_DONTNEED)
     }
 
     /// Lets every page of `range` occupy memory now, on the NUMA node of the calling thread.
@@ -139,14 +140,14 @@ impl Memory {
         self.advise(0..self.len, if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
     }
 
-    fn advise(&mut self, range: Range<usize>, advice: i32) {
+    fn advise(&mut self, range: Range<usize>, advice: i32) -> bool {
         if range.start >= range.end || range.end > self.len {
-            return;
+            return false;
         }
         // SAFETY: the range lies inside the mapping, `&mut self` excludes every
         // borrow of its bytes, and private anonymous pages that are given back
         // read as zeros. Failure leaves the pages as they are.
-        unsafe { libc::madvise(self.base.add(range.start).as_ptr().cast(), range.len(), advice) };
+        unsafe { libc::madvise(self.base.add(range.start).as_ptr().cast(), range.len(), advice) == 0 }
     }
 
     /// Starts loading the cache line at `offset`; does nothing outside the mapping.
@@ -164,6 +165,13 @@ impl Drop for Memory {
         // borrow of it outlives `self`.
         unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
     }
+}
+
+/// How large a page is here: the least that the system gives or takes.
+pub fn page_bytes() -> usize {
+    // SAFETY: the call reads a number that never changes.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).map_or(PAGE_BYTES, |bytes| bytes.clamp(SMALL_PAGE_BYTES, PAGE_BYTES))
 }
 
 /// Allocations of more bytes than these get mappings of their own.
@@ -254,10 +262,10 @@ mod tests {
         memory.bytes_mut()[20..24].fill(0);
         assert!(memory.bytes().iter().all(|&b| b == 0));
         memory.bytes_mut().fill(7);
-        memory.release(4096..8192);
+        assert!(memory.release(4096..8192));
         assert!(memory.bytes()[..4096].iter().all(|&b| b == 7));
         assert!(memory.bytes()[4096..8192].iter().all(|&b| b == 0));
-        memory.release(0..(1 << 20) + 2);
+        assert!(!memory.release(0..(1 << 20) + 2));
         assert_eq!(memory.bytes()[0], 7, "a range outside the mapping is left alone");
         memory.touch(0..(1 << 20) + 2);
         memory.touch(0..(1 << 20) + 1);

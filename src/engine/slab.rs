@@ -3,7 +3,7 @@
 //! A table that goes leaves a hole, and the last of its slab moves into it. So a slab has no holes, whatever the order in
 //! which tables came and went, and its end can be given back to the system piece by piece; an allocator that cannot move
 //! what it handed out keeps pages for the few tables left in them. Slabs of one size each are those of Bonwick
-//! (USENIX Summer 1994); a table grows at its own time, so that it moves once more costs little beside.
+//! (USENIX Summer 1994). The move costs less than what made the other table go: its entries were put into a new one.
 //!
 //! Invariant: the first `owners.len()` places hold a table each, `owners` says of which slot, and no page behind
 //! `resident` is occupied.
@@ -14,16 +14,12 @@ use super::memory::{Memory, Unit};
 use crate::base::{SLOT_COUNT, Slot};
 use std::alloc::{Layout, handle_alloc_error};
 
-/// What memory is counted in.
-const PAGE_BYTES: usize = 4 << 10;
 /// A slab is made usable in steps of so much.
 const GROWTH_BYTES: usize = 1 << 20;
 /// What is given back at a time.
 const PIECE_BYTES: usize = 64 << 10;
-/// So much behind the last table is kept, so that a table that comes and goes costs no page faults.
+/// Less than this behind the last table is left there, so that a table that comes and goes costs no page faults.
 const SPARE_BYTES: usize = 16 << 10;
-/// The most addresses that a slab sets aside: no budget has more tables of one size.
-const REACH_BYTES_MAX: usize = 16 << 30;
 /// Owners are made room for in steps of so many.
 const OWNERS_STEP: usize = 256;
 
@@ -33,15 +29,21 @@ pub struct Slab {
     memory: Option<Memory>,
     /// Units of a table; none for tables without memory.
     units: usize,
+    /// Addresses that are set aside.
+    reach: usize,
+    page_bytes: usize,
     owners: Vec<Slot>,
     /// Bytes from the beginning that may occupy memory.
     resident: usize,
 }
 
 impl Slab {
-    /// An empty one, for tables of some units.
-    pub fn new(units: usize) -> Self {
-        Self { memory: None, units, owners: Vec::new(), resident: 0 }
+    /// An empty one, for tables of some units that take no more than `reach_bytes` together. It counts whole pages.
+    pub fn new(units: usize, reach_bytes: usize, page_bytes: usize) -> Self {
+        let table_bytes = units * size_of::<Unit>();
+        // A table that shrinks is there twice for a moment.
+        let reach = reach_bytes.saturating_add(table_bytes).min(table_bytes * SLOT_COUNT).next_multiple_of(PIECE_BYTES);
+        Self { memory: None, units, reach, page_bytes, owners: Vec::new(), resident: 0 }
     }
 
     /// All units, to which [`Slab::push`] answers positions.
@@ -94,12 +96,12 @@ impl Slab {
     fn make_usable(&mut self, bytes: usize) -> Result<(), i32> {
         let memory = match &mut self.memory {
             Some(memory) => memory,
-            None => {
-                let reach = (self.units * size_of::<Unit>() * SLOT_COUNT).next_multiple_of(PAGE_BYTES);
-                self.memory.insert(Memory::reserve(reach.min(REACH_BYTES_MAX))?)
-            }
+            None => self.memory.insert(Memory::reserve(self.reach)?),
         };
-        memory.grow(bytes.next_multiple_of(GROWTH_BYTES).min(memory.reach()))
+        memory.grow(bytes.next_multiple_of(GROWTH_BYTES).min(memory.reach()))?;
+        // Beyond the last table nothing is to be occupied; what is there gains little from them.
+        memory.advise_huge(false);
+        Ok(())
     }
 
     /// Takes out the table that begins at `start`. Another may move there: then answers whose.
@@ -132,8 +134,8 @@ impl Slab {
         if from == self.resident {
             return false;
         }
-        if let Some(memory) = &mut self.memory {
-            memory.release(from..self.resident);
+        if !self.memory.as_mut().is_some_and(|memory| memory.release(from..self.resident)) {
+            return false;
         }
         self.resident = from;
         self.owners.shrink_to(self.owners.len().next_multiple_of(OWNERS_STEP));
@@ -143,7 +145,7 @@ impl Slab {
     /// Where the pages of so many tables end.
     #[inline]
     fn end(&self, tables: usize) -> usize {
-        (tables * self.units * size_of::<Unit>()).next_multiple_of(PAGE_BYTES)
+        (tables * self.units * size_of::<Unit>()).next_multiple_of(self.page_bytes)
     }
 }
 
@@ -151,6 +153,8 @@ impl Slab {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const PAGE_BYTES: usize = 4 << 10;
 
     fn slot(n: u16) -> Slot {
         Slot::new(n).expect("small")
@@ -162,7 +166,7 @@ mod tests {
         fn tables_keep_what_they_hold_when_others_go(
             units in 1..700usize, steps in proptest::collection::vec((any::<bool>(), 0..100usize), 1..400),
         ) {
-            let mut slab = Slab::new(units);
+            let mut slab = Slab::new(units, 1 << 30, PAGE_BYTES);
             let mut starts: Vec<(Slot, usize)> = Vec::new();
             for (n, (adds, which)) in steps.into_iter().enumerate() {
                 if adds || starts.is_empty() {
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_is_cleared_is_given_back_in_pieces() {
-        let mut slab = Slab::new(64);
+        let mut slab = Slab::new(64, 1 << 30, PAGE_BYTES);
         assert!(!slab.release() && !slab.has_spare() && slab.bytes() == 0);
         (0..1000).for_each(|n| assert_eq!(slab.push(slot(n)), usize::from(n) * 64));
         assert_eq!(slab.bytes(), 1000 * 1024 + 1024 * 2);
@@ -215,9 +219,27 @@ mod tests {
         assert_eq!((slab.push(slot(5)), slab.remove(0)), (0, None));
     }
 
+    /// What it may not give back it goes on counting.
+    #[test]
+    fn memory_that_the_system_keeps_counts() {
+        let mut slab = Slab::new(64, 1 << 20, PAGE_BYTES);
+        for n in 0..64 {
+            slab.push(slot(n));
+        }
+        let held = slab.bytes();
+        slab.clear();
+        slab.push(slot(1));
+        // Not where a page begins: refused, as all is for a process that locks its memory.
+        slab.page_bytes = 1000;
+        assert!(slab.has_spare() && !slab.release());
+        assert_eq!(slab.bytes(), held);
+        slab.page_bytes = PAGE_BYTES;
+        assert!(slab.release() && slab.bytes() < held);
+    }
+
     #[test]
     fn tables_without_memory_take_none() {
-        let mut slab = Slab::new(0);
+        let mut slab = Slab::new(0, 1 << 30, PAGE_BYTES);
         assert_eq!((slab.push(slot(1)), slab.remove(0), slab.bytes(), slab.growth_bytes()), (0, None, 0, 0));
     }
 }

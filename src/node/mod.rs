@@ -685,13 +685,14 @@ impl Node {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
         let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
-        let retired = self.retired.held_bytes() + self.bounded_bytes();
-        self.shard.pins_bytes() + (held + spare + retired + self.places.capacity() * size_of::<Place>()) as u64
+        let places = self.places.capacity() * size_of::<Place>();
+        self.shard.pins_bytes() + (held + spare + self.bytes_of_nobody() + places) as u64
     }
 
-    /// Bytes of requests that wait, of readers and of copies: bounded by themselves, and they go with no connection.
-    fn bounded_bytes(&self) -> usize {
-        self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes()
+    /// Bytes of requests that wait, of readers and of copies, which are bounded by themselves, and of buffers on their way
+    /// back to the allocator: they go with no connection.
+    fn bytes_of_nobody(&self) -> usize {
+        self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes() + self.retired.held_bytes()
     }
 
     /// Closes the connections that hold most until all together hold at most
@@ -699,7 +700,7 @@ impl Node {
     /// how many were closed.
     pub fn shed(&mut self, bytes_max: u64) -> usize {
         let bytes_max = bytes_max.max(VALUES_HELD_MIN * self.limits.value_bytes_max as u64);
-        let mut total = self.session_bytes().saturating_sub(self.bounded_bytes() as u64);
+        let mut total = self.session_bytes().saturating_sub(self.bytes_of_nobody() as u64);
         let mut closed = 0;
         while total > bytes_max {
             let sessions = self.places.iter().enumerate().filter_map(|(i, p)| Some((i, p.session.as_deref()?)));

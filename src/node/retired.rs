@@ -7,7 +7,7 @@ use super::Node;
 use super::session::Session;
 use crate::command::Span;
 
-/// Bytes that one step gives back; buffers that are no longer are dropped as they are.
+/// Bytes that one step gives back; buffers that are no longer, and not pieces of what is longer, are dropped as they are.
 const STEP_BYTES: usize = 512 << 10;
 /// Bytes that may wait. What comes when more do pays with steps of its own: a client whose every pipeline takes a
 /// large buffer is faster than the background.
@@ -51,9 +51,15 @@ impl Retired {
         self.hurry();
     }
 
-    fn hurry(&mut self) {
+    /// Whether more waits than should.
+    pub(super) fn is_behind(&self) -> bool {
+        self.held_bytes() > HELD_BYTES_MAX
+    }
+
+    /// A few steps, if more waits than should.
+    pub(super) fn hurry(&mut self) {
         for _ in 0..STEPS_MAX {
-            if self.held_bytes() <= HELD_BYTES_MAX {
+            if !self.is_behind() {
                 return;
             }
             self.step();

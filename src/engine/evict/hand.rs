@@ -40,8 +40,8 @@ const WALK_BYTES: usize = 16 << 10;
 const WALK_BYTES_PER_BYTE: usize = 8;
 /// Entries of the wheel that a write looks at before it evicts.
 const EXPIRE_FIRST_ENTRIES: usize = 32;
-/// Tables and blocks of a flushed keyspace that are dropped at a time before anything living goes.
-const FLUSHED_FIRST: usize = 64;
+/// Small pieces of work, at a time, to give back what nothing living needs before anything living goes.
+const GIVEN_BACK_FIRST: usize = 64;
 /// A segment with one part in so many dead is taken before the oldest,
 const MOST_DEAD_FRACTION: usize = 2;
 /// if less than one part in so many of the oldest is dead.
@@ -232,7 +232,7 @@ impl Shard {
                 }
                 return Ok(moved);
             }
-            if self.drop_flushed(FLUSHED_FIRST) > 0 {
+            if self.give_back(GIVEN_BACK_FIRST) > 0 || !moved && self.index.release_all() {
                 continue;
             }
             if needed + 1 > self.segments_allowed() {

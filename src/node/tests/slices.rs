@@ -196,6 +196,42 @@ fn a_list_too_long_is_refused_whole() {
     assert_eq!(host.ask(&mut client, [with("mget", &many), words("dbsize")].concat()), expected);
 }
 
+/// What a list took goes back a piece at a time, and whoever builds another waits for it: refused lists do not pile up.
+#[test]
+fn refused_lists_are_given_back_before_others_grow() {
+    let hard = 4 << 20;
+    let mut host = host(1, Limits { output_hard_bytes_max: hard, ..many() });
+    let mut client = host.connect(0, Scope::Host);
+    host.ask(&mut client, request(&["set", "k", &"v".repeat(8000)]));
+    let refused = with("mget", &vec!["k".to_owned(); 600]);
+    host.feed(&client, &refused.repeat(20));
+    let mut most = 0;
+    while host.nodes[0].go_on() {
+        most = most.max(host.nodes[0].session_bytes());
+    }
+    host.settle(&mut client);
+    assert_eq!(replies(&client.got).len(), 20);
+    assert!(client.got.starts_with(b"-ERR a reply exceeds"));
+    assert!(most > hard as u64 && most < hard as u64 + (5 << 20), "{most}");
+}
+
+/// A client that goes while its long list waits costs no other its connection, though the list is not given back at once.
+#[test]
+fn what_a_client_leaves_behind_closes_no_others() {
+    let mut host = host(1, Limits { output_soft_bytes_max: 100_000, value_bytes_max: 8000, ..many() });
+    let mut other = host.connect(0, Scope::Host);
+    let client = host.connect(0, Scope::Host);
+    host.ask(&mut other, request(&["set", "k", &"v".repeat(8000)]));
+    host.feed(&client, &with("mget", &vec!["k".to_owned(); 1000]));
+    while host.nodes[0].go_on() {}
+    host.nodes[0].end(client.id);
+    assert!(host.nodes[0].session_bytes() > 4 << 20, "it waits to be given back, and counts");
+    assert_eq!(host.nodes[0].shed(1 << 20), 0);
+    while host.nodes[0].advance(100) {}
+    assert!(host.nodes[0].session_bytes() < 1 << 20, "{}", host.nodes[0].session_bytes());
+    assert_eq!(host.ask(&mut other, words("ping")), "+PONG\r\n");
+}
+
 /// A long list goes out as the client takes it: the output never holds more than its soft limit and a piece.
 #[test]
 fn a_long_list_goes_out_in_pieces() {
