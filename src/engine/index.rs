@@ -2,17 +2,17 @@
 //!
 //! Every slot has a table of its own ([`Table`]), whose entries are bare 4-byte locations;
 //! the key to compare with lies in the record. A table of some hundreds of
-//! entries grows in microseconds, so growth never stalls the core. Tables of one size share a [`Slab`].
+//! entries grows in microseconds, so growth never stalls the core. Their memory is that of [`Slabs`].
 //!
 //! Invariant: a table holds exactly the locations of the slot's live records,
-//! each once, and `bytes` is exactly what the slabs occupy.
+//! each once, and [`Index::bytes`] is exactly what the slabs occupy.
 //!
 //! Called by the shard, which hands in the hash of the key.
 
 use super::item::{self, Head, Loc};
-use super::memory::{Unit, page_bytes, prefetch_ref};
-use super::slab::Slab;
-use super::table::{SIZES, Table, units_of};
+use super::memory::{Unit, prefetch_ref};
+use super::slab::Slabs;
+use super::table::{Table, units_of};
 use crate::base::{KeyHash, KeyHasher, SLOT_COUNT, Slot};
 
 /// A table gives memory back when it is filled to less than one part in so many.
@@ -34,13 +34,9 @@ const _: () = assert!(size_of::<SlotTable>() == 32);
 /// All slot tables of a core.
 pub struct Index {
     slots: Vec<SlotTable>,
-    /// The memory of the tables, by their sizes.
-    slabs: Vec<Slab>,
-    /// Whether a slab has memory to give back.
-    has_spare: bool,
+    slabs: Slabs,
     hasher: KeyHasher,
     key_count: u64,
-    bytes: u64,
     /// Entries put into another table because theirs grew or was rebuilt.
     moved: u64,
 }
@@ -50,27 +46,25 @@ impl Index {
     pub const FIXED_BYTES: u64 = (SLOT_COUNT * size_of::<SlotTable>()) as u64;
 
     /// Empty tables; `hasher` must be the one that callers hash keys with. They never take more than `reach_bytes`.
-    pub fn new(hasher: KeyHasher, reach_bytes: u64) -> Self {
+    ///
+    /// # Errors
+    /// The system's error number, if it has no addresses for them.
+    pub fn new(hasher: KeyHasher, reach_bytes: u64) -> Result<Self, i32> {
         let mut slots = Vec::new();
         slots.resize_with(SLOT_COUNT, SlotTable::default);
-        let page_bytes = page_bytes();
-        let slabs = (0..SIZES).map(|size| Slab::new(units_of(size), reach_bytes as usize, page_bytes)).collect();
-        Self { slots, slabs, has_spare: false, hasher, key_count: 0, bytes: Self::FIXED_BYTES, moved: 0 }
+        Ok(Self { slots, slabs: Slabs::new(reach_bytes)?, hasher, key_count: 0, moved: 0 })
     }
 
     /// The table of `slot`, and the units among which it has its own.
     #[inline]
     fn table(&self, slot: Slot) -> (&Table, &[Unit]) {
-        let table = &self.slots[slot.index()].table;
-        (table, self.slabs[table.size()].units())
+        (&self.slots[slot.index()].table, self.slabs.units())
     }
 
     /// The same for writing.
     #[inline]
     fn table_mut(&mut self, slot: Slot) -> (&mut Table, &mut [Unit]) {
-        let table = &mut self.slots[slot.index()].table;
-        let units = self.slabs[table.size()].units_mut();
-        (table, units)
+        (&mut self.slots[slot.index()].table, self.slabs.units_mut())
     }
 
     /// Where `key` lies.
@@ -131,37 +125,27 @@ impl Index {
     #[cold]
     fn resize(&mut self, slot: Slot, size: usize, memory: &[u8]) {
         let before = self.slots[slot.index()].table;
-        let Ok([from, to]) = self.slabs.get_disjoint_mut([before.size(), size]) else {
-            debug_assert!(false, "a table that is resized has another size, and there is one for all records");
-            return;
-        };
-        let held = (from.bytes() + to.bytes()) as u64;
-        let mut table = Table::new(size, to.push(slot));
+        let mut table = Table::new(size, self.slabs.push(size, slot));
         let hasher = &self.hasher;
         table.take_all(
-            to.units_mut(),
-            (&before, from.units()),
+            self.slabs.units_mut(),
+            &before,
             |entry| hash_at(hasher, memory, Loc(entry)),
             |entry| load(memory, Loc(entry)),
         );
         self.slots[slot.index()].table = table;
         self.moved += before.len() as u64;
-        if let Some(owner) = from.remove(before.start()) {
+        if let Some(owner) = self.slabs.remove(before.size(), before.start()) {
             self.slots[owner.index()].table.moved_to(before.start());
             self.moved += (units_of(before.size()) / UNITS_MOVED) as u64;
         }
-        if from.has_spare() {
-            from.release();
-            self.has_spare |= from.has_spare();
-        }
-        self.bytes = self.bytes - held + (from.bytes() + to.bytes()) as u64;
     }
 
     /// How many bytes more the tables may take if one key is added to `slot`.
     #[inline]
     pub fn growth_bytes(&self, slot: Slot) -> u64 {
         let table = &self.slots[slot.index()].table;
-        if is_full(table) { self.slabs[table.size() + 1].growth_bytes() as u64 } else { 0 }
+        if is_full(table) { self.slabs.growth_bytes(table.size() + 1) as u64 } else { 0 }
     }
 
     /// The number of the latest write to `slot`.
@@ -186,35 +170,24 @@ impl Index {
     /// Empties all tables and keeps the versions; the memory waits for [`Index::release`].
     pub fn flush(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.table = Table::default());
-        self.slabs.iter_mut().for_each(Slab::clear);
-        self.has_spare = true;
+        self.slabs.clear();
         self.key_count = 0;
     }
 
-    /// Gives up to `pieces_max` pieces of memory back that no table needs any more; answers how many.
+    /// Gives up to `pieces_max` pieces of memory back if more of it than is kept for tables to come is not needed; answers how
+    /// many.
     #[inline]
     pub fn release(&mut self, pieces_max: usize) -> usize {
-        if self.has_spare { self.release_spare(pieces_max) } else { 0 }
-    }
-
-    /// Gives all back that [`Index::release`] leaves for tables to come: less than a piece of each size. Answers whether there
-    /// was any.
-    pub fn release_all(&mut self) -> bool {
-        self.release_spare(SIZES) > 0
-    }
-
-    #[cold]
-    fn release_spare(&mut self, pieces_max: usize) -> usize {
         let mut pieces = 0;
-        for slab in &mut self.slabs {
-            let held = slab.bytes() as u64;
-            while pieces < pieces_max && slab.release() {
-                pieces += 1;
-            }
-            self.bytes = self.bytes - held + slab.bytes() as u64;
+        while pieces < pieces_max && self.slabs.has_spare() && self.slabs.release() {
+            pieces += 1;
         }
-        self.has_spare = pieces == pieces_max;
         pieces
+    }
+
+    /// Gives one piece of memory back that no table needs now, also of what is kept; answers whether there was one.
+    pub fn release_kept(&mut self) -> bool {
+        self.slabs.release()
     }
 
     /// The locations in `slot`, in no order.
@@ -242,7 +215,7 @@ impl Index {
     /// Bytes that the tables take.
     #[inline]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        Self::FIXED_BYTES + self.slabs.bytes() as u64
     }
 
     /// Starts loading the header of `slot`: the first of three steps before a record is read.
@@ -292,7 +265,7 @@ impl Index {
 
     /// What the slabs occupy, counted afresh.
     pub fn bytes_counted(&self) -> u64 {
-        Self::FIXED_BYTES + self.slabs.iter().map(|slab| slab.bytes() as u64).sum::<u64>()
+        Self::FIXED_BYTES + self.slabs.bytes_counted() as u64
     }
 }
 
@@ -314,7 +287,7 @@ mod tests {
     #[test]
     fn churn_keeps_the_count_of_bytes_exact_and_the_tables_small() {
         let memory = records(4000);
-        let mut index = Index::new(KeyHasher::new(1), 1 << 30);
+        let mut index = Index::new(KeyHasher::new(1), 1 << 30).expect("addresses");
         let slot = Slot::of(b"one");
         let hash = |n: u32| KeyHasher::new(1).hash(&n.to_le_bytes());
         for n in 0..200 {
@@ -326,7 +299,7 @@ mod tests {
             assert_eq!(index.bytes(), index.bytes_counted());
         }
         assert_eq!(index.slot_key_count(slot), 200);
-        while index.release(1) > 0 {}
+        while index.release_kept() {}
         assert!(index.bytes() - Index::FIXED_BYTES < 64 << 10, "{}", index.bytes() - Index::FIXED_BYTES);
         assert_eq!(index.find(slot, hash(3999), &3999u32.to_le_bytes(), &memory), Some(Loc(3999 * 4)));
         assert_eq!(index.find(slot, hash(10), &10u32.to_le_bytes(), &memory), None);
@@ -335,14 +308,14 @@ mod tests {
         }
         assert!(index.key_count() == 0 && index.bytes() - Index::FIXED_BYTES < 64 << 10);
         index.flush();
-        while index.release(1) > 0 {}
+        while index.release_kept() {}
         assert_eq!(index.bytes(), Index::FIXED_BYTES);
     }
 
     #[test]
     fn a_flush_empties_at_once_and_keeps_versions() {
         let memory = records(100);
-        let mut index = Index::new(KeyHasher::new(1), 1 << 30);
+        let mut index = Index::new(KeyHasher::new(1), 1 << 30).expect("addresses");
         for n in 0..100u32 {
             let (slot, hash) = index.address(Loc(n * 4), &memory);
             index.insert(slot, hash, Loc(n * 4), &memory);
@@ -357,7 +330,7 @@ mod tests {
         assert_eq!((index.key_count(), index.slot_key_count(slot)), (0, 0));
         assert_eq!(index.version(slot), version);
         assert_eq!(index.bytes(), index.bytes_counted());
-        while index.release(7) > 0 {
+        while index.release_kept() {
             assert_eq!(index.bytes(), index.bytes_counted());
         }
         assert_eq!(index.bytes(), Index::FIXED_BYTES);

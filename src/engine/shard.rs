@@ -89,7 +89,8 @@ impl Shard {
             return Err(EngineError::BudgetTooLarge { maximum: Self::BUDGET_BYTES_MAX });
         }
         Ok(Self {
-            index: Index::new(config.hasher, Self::range_of(config.budget_bytes, config.reach_bytes).1),
+            index: Index::new(config.hasher, Self::range_of(config.budget_bytes, config.reach_bytes).1)
+                .map_err(EngineError::Mapping)?,
             arena: Arena::new(config.budget_bytes, config.reach_bytes.min(Self::BUDGET_BYTES_MAX), config.huge_pages)
                 .map_err(EngineError::Mapping)?,
             wheel: Wheel::new(),

@@ -12,7 +12,7 @@
 //!
 //! A table is some units of 16 bytes. Up to 12 entries have one bucket, with as many units as they need; then there are 2, 3,
 //! 4, 6, 8, 12, 16, … buckets, each in a cache line. It grows when seven eighths of its places are taken. The units are in
-//! a slab with those of other tables of that size: every method is handed all of them.
+//! a slab with those of other tables: every method is handed all of them.
 //!
 //! Invariant: an entry is in the first bucket from its home on that had a free place when it came, and each bucket between
 //! counts it.
@@ -31,8 +31,8 @@ const PASSED: usize = 3;
 /// From so many buckets on a table doubles: each time takes long, so there are to be few. Only many keys of one hash tag make one
 /// so large.
 const DOUBLED_FROM: usize = 512;
-/// How many entries are loaded ahead of the one that is put into a new table.
-const AHEAD: usize = 16;
+/// How many buckets are loaded ahead of the one whose entries are put into a new table.
+const AHEAD: usize = 2;
 /// How many sizes there are, none at all among them. The largest has room for a record in each 13 bytes of the largest budget.
 pub const SIZES: usize = 39;
 
@@ -273,29 +273,27 @@ impl Table {
     /// All entries, in no order.
     pub fn iter<'u>(&self, units: &'u [Unit]) -> impl Iterator<Item = u32> + use<'u> {
         let table = *self;
-        (0..self.buckets()).flat_map(move |bucket| {
-            let unit = table.unit(bucket);
-            let taken = Places(!matching(units, unit, 0).0 & ((1 << WIDTH) - 1));
-            taken.map(move |place| entry_at(units, unit, place))
-        })
+        (0..self.buckets()).flat_map(move |bucket| table.entries_of(units, bucket))
     }
 
-    /// Puts all entries of `before`, which has the units `from`, into this one, with `to`, which has room for them. `hash`
-    /// tells an entry's hash, and `load` is told of entries that it will be asked about soon.
-    pub fn take_all(
-        &mut self,
-        to: &mut [Unit],
-        (before, from): (&Self, &[Unit]),
-        hash: impl Fn(u32) -> KeyHash,
-        load: impl Fn(u32),
-    ) {
-        let mut ahead = before.iter(from);
-        ahead.by_ref().take(AHEAD).for_each(&load);
-        for entry in before.iter(from) {
-            if let Some(next) = ahead.next() {
-                load(next);
-            }
-            self.insert(to, hash(entry), entry);
+    /// The entries of a bucket; of none that there is not.
+    fn entries_of<'u>(&self, units: &'u [Unit], bucket: usize) -> impl Iterator<Item = u32> + use<'u> {
+        let unit = self.unit(bucket);
+        let taken = if bucket < self.buckets() { !matching(units, unit, 0).0 & ((1 << WIDTH) - 1) } else { 0 };
+        Places(taken).map(move |place| entry_at(units, unit, place))
+    }
+
+    /// Puts all entries of `before` into this one, which has room for them. `hash` tells an entry's hash, and `load` is told
+    /// of entries that it will be asked about soon.
+    pub fn take_all(&mut self, units: &mut [Unit], before: &Self, hash: impl Fn(u32) -> KeyHash, load: impl Fn(u32)) {
+        for bucket in 0..AHEAD {
+            before.entries_of(units, bucket).for_each(&load);
+        }
+        for bucket in 0..before.buckets() {
+            before.entries_of(units, bucket + AHEAD).for_each(&load);
+            let mut entries = [0; WIDTH];
+            let count = entries.iter_mut().zip(before.entries_of(units, bucket)).map(|(to, entry)| *to = entry).count();
+            entries[..count].iter().for_each(|&entry| self.insert(units, hash(entry), entry));
         }
     }
 }
@@ -340,10 +338,14 @@ mod tests {
 
     impl Alone {
         fn resize(&mut self, size: usize) {
-            let mut units = vec![Unit::default(); units_of(size)];
-            let mut table = Table::new(size, 0);
-            table.take_all(&mut units, (&self.table, &self.units), hash, |_| {});
-            *self = Self { table, units };
+            // Behind the old one, and then to its place.
+            let (start, taken) = (self.units.len(), units_of(size));
+            self.units.resize(start + taken, Unit::default());
+            let mut table = Table::new(size, start);
+            table.take_all(&mut self.units, &self.table, hash, |_| {});
+            table.moved_to(0);
+            self.units.drain(..start);
+            self.table = table;
         }
 
         fn put(&mut self, entry: u32) {

@@ -232,7 +232,7 @@ impl Shard {
                 }
                 return Ok(moved);
             }
-            if self.give_back(GIVEN_BACK_FIRST) > 0 || !moved && self.index.release_all() {
+            if self.give_back(GIVEN_BACK_FIRST) > 0 || !moved && self.index.release_kept() {
                 continue;
             }
             if needed + 1 > self.segments_allowed() {
