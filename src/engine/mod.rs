@@ -26,13 +26,13 @@
 //! The rule above all: a read may miss, and is never wrong. No path answers a
 //! value that was deleted, overwritten or has expired, whatever was evicted on the way.
 //!
-//! Measured on one core of a shared Xeon, 2 M items of 16 + 64 bytes, with mimalloc as the allocator:
+//! Measured on one core of a shared server, 2 M items of 16 + 64 bytes; the times with mimalloc as the allocator:
 //!
 //! | what | cost |
 //! |---|---|
 //! | `GET`, random key | 139 ns; 47 ns in batches of 32, loaded ahead |
 //! | `SET` of a new key, in order | 216 ns; 259 ns with a deadline |
-//! | memory beside key and value | 21.5 bytes: 12 record, 9.5 index; 29.5 with a deadline: 4 record, 4 wheel more |
+//! | memory beside key and value | 19.7 bytes: 12 record, 7.7 index; 27.9 with a deadline: 4 record, 4 wheel more |
 //! | a million keys due at once | removed in 108 ms, 108 ns each |
 //! | `SET` that evicts, budget 64 MiB | p50 199 ns, p99 781 ns, p99.9 4.9 µs |
 
