@@ -114,10 +114,10 @@ impl Index {
         }
         // A small table is not worth shrinking, only dropping.
         let shrinks = table.is_empty() || !table.is_small() && table.len() * SHRINK_FACTOR < table.capacity();
-        let wanted = table.size_wanted();
+        let wanted = shrinks.then(|| table.size_wanted());
         self.key_count -= 1;
-        if shrinks {
-            self.resize(slot, wanted, memory);
+        if let Some(size) = wanted {
+            self.resize(slot, size, memory);
         }
     }
 

@@ -270,8 +270,10 @@ impl Slabs {
         {
             return span as usize;
         }
+        // A row of them; one alone would have been in a list.
+        let searched = if count > 1 { self.spans.len() } else { 0 };
         let mut first = 0;
-        for span in 0..self.spans.len() {
+        for span in 0..searched {
             if self.spans[span].ordinal != FREE {
                 first = span + 1;
             } else if span + 1 - first == count {

@@ -363,11 +363,7 @@ impl Node {
             bytes += piece.len();
             gathering.list_bytes -= piece.len();
             let buffer = session.output.buffer();
-            if buffer.is_empty() {
-                *buffer = piece;
-            } else {
-                buffer.extend_from_slice(&piece);
-            }
+            if buffer.is_empty() { *buffer = piece } else { buffer.extend_from_slice(&piece) }
         }
         Outcome::GoesOn
     }
