@@ -5,7 +5,8 @@
 //! | `ring` | one io_uring a core: accept, receive, send; the second room of `unsafe` |
 //! | `core` | one core's loop: completions to the node, the node's wishes to the ring |
 //! | `connection` | the table of connections and what each waits for |
-//! | `idle` | when to spin and when to park |
+//! | `idle` | the loop: when to spin and when to park |
+//! | `pace` | what the last turns were like: whether spinning pays, and whether to gather |
 //! | `mesh` | mailboxes between cores |
 //! | `server` | start, the control thread's side, stop |
 //! | `listen`, `clock` | listening sockets; the time |
@@ -17,6 +18,7 @@ mod core;
 mod idle;
 mod listen;
 pub mod mesh;
+mod pace;
 pub mod ring;
 mod server;
 mod stopwatch;
