@@ -10,6 +10,13 @@
 //! cargo bench --bench requests               all sizes: needs 1 GiB
 //! cargo bench --bench requests -- --quick    tiny: whether it runs at all
 //! ```
+//!
+//! Instructions are steadier than time: of the second row, 128,000 requests and 10,000 that fill, by the path of the
+//! program that `cargo bench --no-run` prints:
+//!
+//! ```text
+//! valgrind --tool=callgrind --toggle-collect='requests::Core::serve' PROGRAM --row 2
+//! ```
 
 use ringfence::base::rng::Rng;
 use ringfence::base::{KeyHasher, UnixMillis};
@@ -66,20 +73,26 @@ fn main() {
     // Run by `cargo test`, there is no `--bench`: then only whether it works is asked.
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let quick = asked.iter().any(|a| a == "--quick" || a == "--test") || !asked.iter().any(|a| a == "--bench");
-    let (sizes, rounds) = if quick { (vec![2_000], 1) } else { (vec![10_000, 1_000_000, 10_000_000], 300) };
+    let row: Option<usize> = asked.iter().position(|a| a == "--row").and_then(|at| asked.get(at + 1)?.parse().ok());
+    let (sizes, rounds) = match (row, quick) {
+        (Some(_), _) => (vec![10_000], 20),
+        (None, true) => (vec![2_000], 1),
+        (None, false) => (vec![10_000, 1_000_000, 10_000_000], 300),
+    };
+    let loads = row.map_or(&LOADS[..], |row| LOADS.get(row.wrapping_sub(1)..row).expect("there is such a row"));
     println!("ns a request; keys of 16 bytes, values of {VALUE_BYTES}, {CONNECTIONS} connections");
-    let columns: Vec<Vec<f64>> = sizes.iter().map(|&keys| measure(keys, rounds)).collect();
+    let columns: Vec<Vec<f64>> = sizes.iter().map(|&keys| measure(loads, keys, rounds)).collect();
     print!("{:<32}", "");
     sizes.iter().for_each(|keys| print!("{:>16}", format!("{keys} keys")));
     println!();
-    for (row, load) in LOADS.iter().enumerate() {
+    for (row, load) in loads.iter().enumerate() {
         print!("{:<32}", load.name);
         columns.iter().for_each(|column| print!("{:>16.1}", column[row]));
         println!();
     }
 }
 
-fn measure(keys: usize, rounds: usize) -> Vec<f64> {
+fn measure(loads: &[Load], keys: usize, rounds: usize) -> Vec<f64> {
     let mut core = Core::new(keys);
     let mut fill = Vec::new();
     for first in (0..keys).step_by(FILL) {
@@ -87,7 +100,7 @@ fn measure(keys: usize, rounds: usize) -> Vec<f64> {
         (first..keys.min(first + FILL)).for_each(|key| request(&mut fill, key, true));
         core.serve(0, &fill);
     }
-    LOADS.iter().map(|load| core.time(load, keys, rounds)).collect()
+    loads.iter().map(|load| core.time(load, keys, rounds)).collect()
 }
 
 fn request(out: &mut Vec<u8>, key: usize, set: bool) {

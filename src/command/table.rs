@@ -233,7 +233,7 @@ impl Spec {
     /// Whether `count` arguments, the name included, are acceptable.
     #[inline]
     pub const fn accepts(&self, count: usize) -> bool {
-        if self.arity >= 0 { count == self.arity as usize } else { count >= self.arity.unsigned_abs() as usize }
+        count == self.arity.unsigned_abs() as usize || self.arity < 0 && count > self.arity.unsigned_abs() as usize
     }
 
     /// Where the keys are.
@@ -292,7 +292,7 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return None;
     }
-    let folded = fold(name);
+    let folded = fold(word_of(name));
     let mut at = bucket(folded, name.len());
     loop {
         match INDEX[at] {
@@ -311,6 +311,27 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
     }
 }
 
+/// The command that was last found: most that follow are the same, written in the same way.
+#[derive(Default)]
+pub struct LastFound {
+    /// A name of at most eight bytes.
+    word: u64,
+    len: usize,
+    spec: Option<&'static Spec>,
+}
+
+impl LastFound {
+    /// As [`find`].
+    #[inline]
+    pub fn find(&mut self, name: &[u8]) -> Option<&'static Spec> {
+        let (word, len) = (word_of(name), name.len());
+        if word != self.word || len != self.len || len > 8 {
+            *self = Self { word, len, spec: find(name) };
+        }
+        self.spec
+    }
+}
+
 /// A command's row number, for counters beside the table.
 pub fn row_of(spec: &'static Spec) -> usize {
     SPECS.iter().position(|s| std::ptr::eq(s, spec)).expect("a spec is always a row of the table")
@@ -325,15 +346,13 @@ const _: () = assert!(SPECS.len() < EMPTY as usize / 2, "the index must stay hal
 static INDEX: [u8; INDEX_LEN] = index();
 static FOLDED: [u64; SPECS.len()] = folded_names();
 
-/// The first eight bytes of a name as a number, ASCII letters made lower-case. Shorter names are read in two halves that
-/// overlap, and all letters found at once, as bytes of a word.
+/// The first eight bytes of a name as a number. Shorter names are read in two halves that overlap.
 #[inline]
-const fn fold(name: &[u8]) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
+const fn word_of(name: &[u8]) -> u64 {
     const fn four(n: &[u8], i: usize) -> u64 {
         u32::from_le_bytes([n[i], n[i + 1], n[i + 2], n[i + 3]]) as u64
     }
-    let word = match *name {
+    match *name {
         [] => 0,
         [a] => a as u64,
         [a, b] => (a as u64) | ((b as u64) << 8),
@@ -342,7 +361,13 @@ const fn fold(name: &[u8]) -> u64 {
             let behind = if name.len() < 8 { name.len() - 4 } else { 4 };
             four(name, 0) | (four(name, behind) << (8 * behind))
         }
-    };
+    }
+}
+
+/// The bytes of a word with ASCII letters made lower-case: all are found at once.
+#[inline]
+const fn fold(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
     let low = word & (0x7f * EACH);
     let upper = (low + (0x80 - b'A' as u64) * EACH) & !(low + (0x7f - b'Z' as u64) * EACH) & !word & (0x80 * EACH);
     word | (upper >> 2)
@@ -357,7 +382,7 @@ const fn folded_names() -> [u64; SPECS.len()] {
     let mut names = [0; SPECS.len()];
     let mut row = 0;
     while row < SPECS.len() {
-        names[row] = fold(SPECS[row].name.as_bytes());
+        names[row] = fold(word_of(SPECS[row].name.as_bytes()));
         row += 1;
     }
     names
@@ -381,7 +406,7 @@ const fn index() -> [u8; INDEX_LEN] {
     while row < SPECS.len() {
         let name = SPECS[row].name.as_bytes();
         if !is_subcommand(name) {
-            let mut at = bucket(fold(name), name.len());
+            let mut at = bucket(fold(word_of(name)), name.len());
             while index[at] != EMPTY {
                 at = (at + 1) % INDEX_LEN;
             }
@@ -534,6 +559,32 @@ mod tests {
     }
 
     #[test]
+    fn the_last_command_is_not_taken_for_another() {
+        let mut last = LastFound::default();
+        let names: [&[u8]; 12] = [
+            b"",
+            b"get",
+            b"get",
+            b"GET",
+            b"gets",
+            b"ge",
+            b"\0get",
+            b"getrange",
+            b"getrangex",
+            b"getdel",
+            b"client",
+            b"",
+        ];
+        for first in names {
+            for second in names {
+                for name in [first, second, second] {
+                    assert_eq!(last.find(name).map(row_of), find(name).map(row_of), "{first:?} {second:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_byte_of_a_name_is_folded_as_ascii_is() {
         for byte in 0..=u8::MAX {
             for len in 1..=8 {
@@ -542,7 +593,7 @@ mod tests {
                     name[at] = byte;
                     let mut expected = [0; 8];
                     expected[..len].copy_from_slice(&name.to_ascii_lowercase());
-                    assert_eq!(fold(&name), u64::from_le_bytes(expected), "{byte} at {at} of {len}");
+                    assert_eq!(fold(word_of(&name)), u64::from_le_bytes(expected), "{byte} at {at} of {len}");
                 }
             }
         }

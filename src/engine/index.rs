@@ -39,6 +39,8 @@ pub struct Index {
     key_count: u64,
     /// Entries put into another table because theirs grew or was rebuilt.
     moved: u64,
+    /// How often an entry has come, gone or been changed.
+    changes: u64,
 }
 
 impl Index {
@@ -52,7 +54,7 @@ impl Index {
     pub fn new(hasher: KeyHasher, reach_bytes: u64) -> Result<Self, i32> {
         let mut slots = Vec::new();
         slots.resize_with(SLOT_COUNT, SlotTable::default);
-        Ok(Self { slots, slabs: Slabs::new(reach_bytes)?, hasher, key_count: 0, moved: 0 })
+        Ok(Self { slots, slabs: Slabs::new(reach_bytes)?, hasher, key_count: 0, moved: 0, changes: 0 })
     }
 
     /// The table of `slot`, and the units among which it has its own.
@@ -64,6 +66,7 @@ impl Index {
     /// The same for writing.
     #[inline]
     fn table_mut(&mut self, slot: Slot) -> (&mut Table, &mut [Unit]) {
+        self.changes += 1;
         (&mut self.slots[slot.index()].table, self.slabs.units_mut())
     }
 
@@ -169,6 +172,7 @@ impl Index {
 
     /// Empties all tables and keeps the versions; the memory waits for [`Index::release`].
     pub fn flush(&mut self) {
+        self.changes += 1;
         self.slots.iter_mut().for_each(|slot| slot.table = Table::default());
         self.slabs.clear();
         self.key_count = 0;
@@ -210,6 +214,12 @@ impl Index {
     #[inline]
     pub fn moved(&self) -> u64 {
         self.moved
+    }
+
+    /// How often a table has changed what it says. While this stays the same, every key is where it was.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Bytes that the tables take.

@@ -292,7 +292,7 @@ impl Head {
 
     /// Bytes from the start of the record to what follows its expiry word and what goes with that.
     #[inline]
-    pub fn accessed_at(self) -> usize {
+    pub const fn accessed_at(self) -> usize {
         // Each bit stands for four bytes, and the wide one alone for twenty-four.
         let (expiry, wide) = (self.0 >> HAS_EXPIRY_SHIFT & 1, self.0 >> WIDE_SHIFT & 1);
         let words = expiry + wide + 5 * (wide & !expiry);
@@ -301,14 +301,20 @@ impl Head {
 
     /// Bytes from the start of the record to its client flags, or where they would be.
     #[inline]
-    pub fn flags_at(self) -> usize {
+    pub const fn flags_at(self) -> usize {
         self.accessed_at() + ACCESSED_BYTES * (self.0 >> ACCESSED_SHIFT & 1) as usize
     }
 
-    /// Bytes from the start of the record to its key.
+    /// Bytes from the start of the record to its key: asked of every record that is met, so they are in a table.
     #[inline]
     pub fn key_at(self) -> usize {
-        self.flags_at() + FLAGS_BYTES * (self.0 >> HAS_FLAGS_SHIFT & 1) as usize
+        usize::from(KEY_AT[(self.0 >> HAS_EXPIRY_SHIFT) as usize % KEY_AT.len()])
+    }
+
+    /// Whether the record is nothing but its header, a key and a value in one piece.
+    #[inline]
+    pub fn is_bare(self) -> bool {
+        self.0 & (HAS_EXPIRY | HAS_FLAGS | LARGE | ACCESSED | WIDE) == 0
     }
 
     /// Bytes from the start of the record to its body.
@@ -353,6 +359,18 @@ impl Head {
         (self.body_at() + self.body_len(segment_shift)).next_multiple_of(ALIGN_BYTES)
     }
 }
+
+/// Where the key of a record begins, by the bits from [`HAS_EXPIRY`] to [`WIDE`] of its word A.
+static KEY_AT: [u8; 1 << (WIDE_SHIFT - HAS_EXPIRY_SHIFT + 1)] = {
+    let mut all = [0; 1 << (WIDE_SHIFT - HAS_EXPIRY_SHIFT + 1)];
+    let mut bits = 0;
+    while bits < all.len() {
+        let head = Head((bits as u64) << HAS_EXPIRY_SHIFT);
+        all[bits] = (head.flags_at() + FLAGS_BYTES * (head.0 >> HAS_FLAGS_SHIFT & 1) as usize) as u8;
+        bits += 1;
+    }
+    all
+};
 
 /// What an expiry word says: the deadline, and where the wheel watches the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,7 +457,12 @@ impl ExpiryWord {
 /// Stores the low 40 bits of a version in the words A and B of the record at `loc`, and forgets one that the client gave.
 #[inline]
 pub fn write_version(bytes: &mut [u8], loc: Loc, version: u64) {
-    let head = Head::read(bytes, loc);
+    write_version_of(bytes, loc, Head::read(bytes, loc), version);
+}
+
+/// The same where the record is known to have this head.
+#[inline]
+pub fn write_version_of(bytes: &mut [u8], loc: Loc, head: Head, version: u64) {
     let a = head.0 & ((1 << VERSION_HIGH_SHIFT) - 1);
     let high = (version & VERSION_MASK) >> VERSION_LOW_BITS;
     Head(a | high << VERSION_HIGH_SHIFT).write(bytes, loc);
@@ -544,7 +567,20 @@ pub fn key_of(bytes: &[u8], loc: Loc, head: Head) -> &[u8] {
 #[inline]
 pub fn has_key(bytes: &[u8], loc: Loc, key: &[u8]) -> bool {
     let head = Head::read(bytes, loc);
-    head.key_len() == key.len() && key_of(bytes, loc, head) == key
+    head.key_len() == key.len() && is_same(key_of(bytes, loc, head), key)
+}
+
+/// Whether two keys are the same. Most are too short for a call to be worth while: those are compared by words, of which the
+/// last reaches back over what was compared already.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    const SHORT: usize = 64;
+    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(last_a), Some(last_b)) if a.len() == b.len() && a.len() <= SHORT => {
+            last_a == last_b && a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0).all(|(a, b)| a == b)
+        }
+        _ => a == b,
+    }
 }
 
 /// The value of the record at `loc`, which is not large.

@@ -14,6 +14,7 @@
 //! | `background` | slices of expiry, sweeping and flushing between requests |
 //! | `scan` | walking the keys |
 //! | `index`, `table`, `slab` | slot tables: from key to record; their memory |
+//! | `ahead` | where the keys of the next operations probably lie |
 //! | `copies` | copies of values that other cores hold, and how they are revoked |
 //! | `item` | the record, drawn |
 //! | `arena` | segments: append, seal, free |
@@ -36,6 +37,7 @@
 //! | a million keys due at once | removed in 108 ms, 108 ns each |
 //! | `SET` that evicts, budget 64 MiB | p50 199 ns, p99 781 ns, p99.9 4.9 µs |
 
+mod ahead;
 mod arena;
 mod background;
 pub mod changes;

@@ -93,34 +93,48 @@ impl Shard {
     }
 
     /// Writes a record's value to `out`.
-    #[inline]
     pub(super) fn answer(&mut self, slot: Slot, found: Found, out: &mut impl ReplySink) {
         self.answer_dated(slot, found, self.deadline_of(found), out);
     }
 
     /// Writes the value of a record whose deadline is known to `out`.
-    #[inline]
+    #[inline(always)]
     fn answer_dated(&mut self, slot: Slot, found: Found, expires_at: Option<u64>, out: &mut impl ReplySink) {
         if found.head.is_large() && self.is_to_pin(found, out) {
             let pin = self.pin(found);
             return out.pinned(pin);
         }
-        self.described(slot, found, expires_at, |value| out.value(value));
+        let about = self.about(slot, found, expires_at);
+        if found.head.is_large() {
+            return self.described_large(found, about, |value| out.value(value));
+        }
+        out.value(&Value { payload: self.payload(found), ..about });
     }
 
     /// Shows a value, with what its record says about it, to `show`.
     #[inline]
     pub(super) fn described(&self, slot: Slot, found: Found, expires_at: Option<u64>, show: impl FnOnce(&Value<'_>)) {
+        let about = self.about(slot, found, expires_at);
+        if found.head.is_large() {
+            return self.described_large(found, about, show);
+        }
+        show(&Value { payload: self.payload(found), ..about });
+    }
+
+    /// What a record says about its value. Always inlined, so that what a protocol has no use for is not read.
+    #[inline(always)]
+    fn about(&self, slot: Slot, found: Found, expires_at: Option<u64>) -> Value<'static> {
         let bytes = self.arena.bytes();
         let version = item::read_version(bytes, found.loc, found.head, self.index.version(slot));
         let (flags, was_read) = (self.flags_of(found), found.head.refs() > 0);
         let accessed_at = item::accessed_of(bytes, found.loc, found.head);
-        let value = Value { payload: Payload::Whole(&[]), version, expires_at, flags, was_read, accessed_at };
-        if found.head.is_large() {
-            return self.described_large(found, value, show);
-        }
-        let payload = Payload::Whole(item::value_of(bytes, found.loc, found.head));
-        show(&Value { payload, ..value });
+        Value { payload: Payload::Whole(&[]), version, expires_at, flags, was_read, accessed_at }
+    }
+
+    /// The value of a record that is not large.
+    #[inline]
+    fn payload(&self, found: Found) -> Payload<'_> {
+        Payload::Whole(item::value_of(self.arena.bytes(), found.loc, found.head))
     }
 
     #[cold]

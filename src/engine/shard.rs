@@ -7,13 +7,14 @@
 //! Called by the core's turn, which hashes and prefetches a batch of requests
 //! and then executes them one by one.
 
+use super::ahead::Ahead;
 use super::arena::{Arena, Log, SEGMENT_BYTES_MIN};
 use super::changes::Watch;
 use super::draft::Drafts;
 use super::evict::{Hand, Policy};
 use super::expiry::Wheel;
 use super::index::Index;
-use super::item::{Head, KEY_BYTES_MAX, Loc, REFS_MAX};
+use super::item::{self, Head, KEY_BYTES_MAX, Loc, REFS_MAX};
 use super::lease::Leases;
 use super::pins::Pins;
 use super::prefixes::Prefixes;
@@ -38,6 +39,7 @@ const SAMPLE_TRIES: usize = 4;
 /// What one core stores.
 pub struct Shard {
     pub(super) index: Index,
+    ahead: Ahead,
     pub(super) arena: Arena,
     pub(super) wheel: Wheel,
     pub(super) hand: Hand,
@@ -91,6 +93,7 @@ impl Shard {
         Ok(Self {
             index: Index::new(config.hasher, Self::range_of(config.budget_bytes, config.reach_bytes).1)
                 .map_err(EngineError::Mapping)?,
+            ahead: Ahead::default(),
             arena: Arena::new(config.budget_bytes, config.reach_bytes.min(Self::BUDGET_BYTES_MAX), config.huge_pages)
                 .map_err(EngineError::Mapping)?,
             wheel: Wheel::new(),
@@ -153,7 +156,9 @@ impl Shard {
                 }
             }
             Op::Set { value, expiry, condition, reply } => {
-                self.set(at, key, value, (expiry, condition, reply), now, out);
+                if !self.set(at, key, value, (expiry, condition, reply), now, out) {
+                    return;
+                }
             }
             Op::GetDel => self.get_del(at, key, now, out),
             Op::GetEx { expiry } => self.get_ex(at, key, expiry, now, out),
@@ -171,16 +176,18 @@ impl Shard {
     }
 
     /// The record of `key`. One whose deadline has passed is removed here.
-    #[inline]
     pub(super) fn lookup(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<Found> {
         self.lookup_dated(at, key, now).map(|(found, _)| found)
     }
 
-    /// The record of `key` with its deadline, which had to be read anyway.
-    #[inline]
+    /// The record of `key` with its deadline, which had to be read anyway. A call would hand all of that on through memory.
+    #[inline(always)]
     pub(super) fn lookup_dated(&mut self, at: At, key: &[u8], now: UnixMillis) -> Option<(Found, Option<u64>)> {
         let bytes = self.arena.bytes();
-        let loc = self.index.find(at.slot, at.hash, key, bytes)?;
+        let loc = match self.ahead.take(at.hash, self.index.changes()) {
+            Some(loc) if item::has_key(bytes, loc, key) => loc,
+            _ => self.index.find(at.slot, at.hash, key, bytes)?,
+        };
         let head = Head::read(bytes, loc);
         let deadline = self.arena.expiry_word(loc, head).deadline;
         if is_past(deadline, now) {
@@ -249,7 +256,7 @@ impl Shard {
     /// of their slots, then the entries in the tables, then the records that are probably theirs. Each step reads what the one
     /// before has loaded.
     #[inline]
-    pub fn prefetch(&self, places: impl Iterator<Item = At> + Clone) {
+    pub fn prefetch(&mut self, places: impl Iterator<Item = At> + Clone) {
         places.clone().for_each(|at| self.prefetch_slot(at));
         self.prefetch_records(places);
     }
@@ -262,11 +269,13 @@ impl Shard {
 
     /// The other two steps, for keys of which the first was taken.
     #[inline]
-    pub fn prefetch_records(&self, places: impl Iterator<Item = At> + Clone) {
+    pub fn prefetch_records(&mut self, places: impl Iterator<Item = At> + Clone) {
         places.clone().for_each(|at| self.index.prefetch_entry(at.slot, at.hash));
+        self.ahead.begin(self.index.changes());
         for at in places {
             if let Some(loc) = self.index.candidate(at.slot, at.hash) {
                 self.arena.prefetch(loc);
+                self.ahead.push(at.hash, loc);
             }
         }
     }

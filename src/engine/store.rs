@@ -117,13 +117,15 @@ impl Shard {
                     && (!head.is_large() || head.body_at() == old.head.body_at())
             };
             let least = if kept.is_full() { Form::Full } else { self.form_at(old.loc, kept.deadline) };
-            // A wider expiry word than is needed is better than a move.
-            let mut heads = [least, old.head.form().max(least)]
-                .into_iter()
-                .map(|form| self.head_for(key.len(), value_len, form, flagged))
-                .filter(|&head| same(head));
-            if let Some(head) = heads.next() {
-                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place: true, kept };
+            let mut head = self.head_for(key.len(), value_len, least, flagged);
+            let mut in_place = same(head);
+            if !in_place && old.head.form() > least {
+                // A wider expiry word than is needed is better than a move.
+                head = self.head_for(key.len(), value_len, old.head.form(), flagged);
+                in_place = same(head);
+            }
+            if in_place {
+                return Plan { found, head: head.with_refs(old.head.refs()), log, in_place, kept };
             }
         }
         let head = self.head_for(key.len(), value_len, form, flagged);
@@ -179,6 +181,18 @@ impl Shard {
             Some(old) if plan.in_place => self.overwrite(old, plan.head, value, plan.kept, version, now),
             _ => self.append_record(at, key, value, &plan, version, now),
         }
+    }
+
+    /// Writes another value of the same length over that of a bare record, as [`Shard::commit`] would.
+    #[inline]
+    pub(super) fn rewrite(&mut self, at: At, key: &[u8], value: &[u8], old: Found) {
+        debug_assert!(old.head.is_bare() && old.head.value_len() == value.len());
+        self.stats.sets += 1;
+        self.end_lease(at);
+        self.note_change(at, key);
+        let version = self.index.next_version(at.slot);
+        item::write_version_of(self.arena.bytes_mut(), old.loc, old.head, version);
+        self.write_at(old.loc.offset() + HEADER_BYTES + key.len(), value);
     }
 
     fn overwrite(&mut self, old: Found, head: Head, value: &[u8], kept: Kept, version: u64, now: UnixMillis) {

@@ -12,7 +12,7 @@ use crate::command::{Condition, Expiry, OpError, ReplySink, SetReply};
 const INTEGER_BYTES_MAX: usize = 20;
 
 impl Shard {
-    /// `SET` and its relatives.
+    /// `SET` and its relatives. Answers whether that may have changed what anything takes of the memory.
     #[inline]
     pub(super) fn set(
         &mut self,
@@ -22,10 +22,13 @@ impl Shard {
         (expiry, condition, reply): (Expiry, Condition, SetReply),
         now: UnixMillis,
         out: &mut impl ReplySink,
-    ) {
+    ) -> bool {
         let given = match resolve(expiry, now) {
             Ok(given) => given,
-            Err(error) => return self.refuse(error, out),
+            Err(error) => {
+                self.refuse(error, out);
+                return true;
+            }
         };
         let found = if reply == SetReply::Old { self.lookup_read(at, key, now) } else { self.lookup(at, key, now) };
         let wanted = match condition {
@@ -34,7 +37,18 @@ impl Shard {
             Condition::Present => found.is_some(),
         };
         if !wanted {
-            return self.answer_set(at, found, reply, false, out);
+            self.answer_set(at, found, reply, false, out);
+            return true;
+        }
+        // The most frequent write by far.
+        if let (Some(old), Expiry::Never, SetReply::Status) = (found, expiry, reply)
+            && old.head.is_bare()
+            && old.head.value_len() == value.len()
+            && self.prefixes.is_empty()
+        {
+            out.status("OK");
+            self.rewrite(at, key, value, old);
+            return false;
         }
         let deadline = match expiry {
             Expiry::Keep => found.and_then(|found| self.deadline_of(found)),
@@ -42,7 +56,8 @@ impl Shard {
         };
         if is_past(deadline, now) {
             self.answer_set(at, found, reply, true, out);
-            return self.set_expired(at, found);
+            self.set_expired(at, found);
+            return true;
         }
         // The answer may pin the old value, which must then not be overwritten in place.
         let kept = match found {
@@ -59,6 +74,7 @@ impl Shard {
         if let Some(pin) = kept {
             self.unpin(pin);
         }
+        true
     }
 
     #[inline]

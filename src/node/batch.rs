@@ -7,9 +7,9 @@ use super::auth::NO_AUTH;
 use super::inflow::Inflow;
 use super::mailbox::ConnId;
 use super::readers::Reader;
-use super::session::{Protocol, Scope, Session, State};
+use super::session::{Protocol, Session, State};
 use crate::base::{KeyHash, Slot};
-use crate::command::table::{self, Action, Spec};
+use crate::command::table::{self, Action, LastFound, Spec};
 use crate::command::{Args, ReplySink, Span};
 use crate::engine::{At, OWN_MAPPING_BYTES};
 use crate::protocol;
@@ -60,6 +60,7 @@ pub(super) struct Batch {
     consumed: usize,
     /// The words of an inline request, its quotes resolved.
     pub(super) inline: Vec<u8>,
+    command: LastFound,
 }
 
 /// Why a batch ended where it did.
@@ -274,14 +275,19 @@ impl Node {
     /// Executes the batch and answers how many requests it came to execute.
     #[inline]
     fn execute(&mut self, id: ConnId, session: &mut Session, slice: Slice, batch: &Batch, input: &[u8]) -> usize {
+        // One that unsubscribes on the way is asked again in the next batch.
+        let mut placed = session.is_placed();
         for (i, item) in batch.items.iter().enumerate() {
             if i > 0 && (!self.may_run(session) || self.is_over(slice, session)) {
                 return i;
             }
             let args = batch.args(item, input);
             let read = || item.spec.filter(|spec| spec.flags.reads()).map(|_| item.at);
-            if item.owner != NO_OWNER && !self.belongs_here(session, read, item.owner) {
-                return i;
+            if !placed && item.owner != NO_OWNER {
+                if !self.belongs_here(session, read, item.owner) {
+                    return i;
+                }
+                placed = session.is_placed();
             }
             self.dispatch(id, session, &args, item);
         }
@@ -318,7 +324,7 @@ impl Node {
         read: impl FnOnce() -> Option<At>,
         owner: usize,
     ) -> bool {
-        if session.scope == Scope::Core || !session.steering.is_unplaced() || session.is_settled_here() {
+        if session.is_placed() {
             return true;
         }
         if owner != self.core && read().is_some_and(|at| self.is_copied_here(at)) {
@@ -519,7 +525,7 @@ impl Batch {
     #[inline]
     fn push(&mut self, node: &Node, bytes: &[u8], start: usize, first_span: usize, inline: bool) {
         let args = Args::new(bytes, &self.spans[first_span..]);
-        let spec = table::find(args.get(0));
+        let spec = self.command.find(args.get(0));
         let (mut at, mut owner) = (At { slot: Slot::FIRST, hash: KeyHash(0) }, NO_OWNER);
         if let Some(Spec { action: Action::Key(_) | Action::Keys(_), .. }) = spec
             && args.len() > 1

@@ -728,9 +728,10 @@ impl Node {
 
     /// Takes the other steps for keys that were located, those of this core. One alone gains nothing.
     #[inline]
-    fn prefetch(&self, places: impl ExactSizeIterator<Item = (At, usize)> + Clone) {
+    fn prefetch(&mut self, places: impl ExactSizeIterator<Item = (At, usize)> + Clone) {
         if places.len() > 1 {
-            self.shard.prefetch_records(places.filter(|&(_, owner)| owner == self.core).map(|(at, _)| at));
+            let core = self.core;
+            self.shard.prefetch_records(places.filter(|&(_, owner)| owner == core).map(|(at, _)| at));
         }
     }
 }

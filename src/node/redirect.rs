@@ -15,7 +15,7 @@ use super::Node;
 use super::batch::reply;
 use super::mailbox::{ConnId, Notice, NoticeKind, Token, Work};
 use super::output::Join;
-use super::session::Session;
+use super::session::{Scope, Session};
 use super::tracking::{Broadcast, Tracking};
 use crate::command::{Args, ReplySink, Span, SyntaxError};
 use crate::protocol::resp::Version;
@@ -97,6 +97,12 @@ impl Session {
     #[inline]
     pub(super) fn is_settled_here(&self) -> bool {
         self.tracking.is_some() || self.subscription.is_some()
+    }
+
+    /// Whether the connection stays at its core whatever key it asks for first.
+    #[inline]
+    pub(super) fn is_placed(&self) -> bool {
+        self.scope == Scope::Core || !self.steering.is_unplaced() || self.is_settled_here()
     }
 
     /// Whether the connection is in the state in which RESP2 allows few commands.

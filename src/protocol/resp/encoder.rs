@@ -85,12 +85,15 @@ impl<'a> Encoder<'a> {
 
     #[inline]
     fn head(&mut self, kind: u8, n: u64) {
-        let mut text = [0u8; 24];
+        let mut text = [0u8; HEAD_BYTES_MAX];
         text[0] = kind;
         let end = 1 + write_decimal(&mut text[1..], n);
         text[end] = b'\r';
         text[end + 1] = b'\n';
-        self.out.extend_from_slice(&text[..end + 2]);
+        // A copy of constant length needs no call; what is too much is cut off again.
+        let len = self.out.len() + end + 2;
+        self.out.extend_from_slice(&text);
+        self.out.truncate(len);
     }
 
     #[inline]
@@ -99,6 +102,9 @@ impl<'a> Encoder<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 }
+
+/// A kind, the digits of a `u64`, and the line end, in whole words.
+const HEAD_BYTES_MAX: usize = 24;
 
 /// Writes `n` in decimal at the start of `out` and answers its length.
 #[inline]
@@ -125,7 +131,8 @@ pub(in crate::protocol) fn write_decimal(out: &mut [u8], mut n: u64) -> usize {
 }
 
 impl ReplySink for Encoder<'_> {
-    #[inline]
+    // Of all that a value says about itself RESP takes the bytes: what it does not take need not be read.
+    #[inline(always)]
     fn value(&mut self, value: &Value<'_>) {
         match value.payload {
             Payload::Whole(bytes) => self.bulk(bytes),
@@ -199,6 +206,7 @@ impl ReplySink for Encoder<'_> {
 
     #[inline]
     fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(HEAD_BYTES_MAX + bytes.len() + 2);
         self.head(b'$', bytes.len() as u64);
         self.line(bytes);
     }
