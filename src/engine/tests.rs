@@ -58,7 +58,10 @@ fn at(key: &[u8]) -> At {
 
 fn run(shard: &mut Shard, key: &[u8], op: Op<'_>, now: u64) -> Answer {
     let mut kept = Kept::default();
-    shard.prefetch(std::iter::once(at(key)));
+    // Some operations look their key up themselves, some are told its place.
+    if at(key).hash.0.is_multiple_of(2) {
+        shard.prefetch(std::iter::once(at(key)));
+    }
     shard.execute(at(key), key, &op, UnixMillis(now), &mut kept);
     kept.take()
 }

@@ -281,7 +281,7 @@ impl Core {
     fn handle_news(&mut self) -> bool {
         self.events = 0;
         let (mut any, mut handled, mut look_at) = (false, 0, self.node.work_done() + CLOCK_EVERY);
-        while let Some(completion) = self.ring.next_news() {
+        while let Some(completion) = self.next_news() {
             any = true;
             handled += 1;
             match completion {
@@ -313,6 +313,15 @@ impl Core {
             }
         }
         any
+    }
+
+    /// The next completion. Of those that are taken off the ring with it, the node sees the bytes first.
+    #[inline]
+    fn next_news(&mut self) -> Option<Completion> {
+        if self.ring.take() {
+            self.node.foresee(self.ring.upcoming());
+        }
+        self.ring.next_news()
     }
 
     #[inline]

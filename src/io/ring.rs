@@ -36,6 +36,9 @@ const BUFFER_BYTES: usize = 8 << 10;
 /// The longest buffer that is expected to be sent as it is handed over. One that the
 /// peer does not take at once completes later, and no wait may count on it.
 const INLINE_SEND_MAX: usize = 16 << 10;
+/// Completions that are taken off the queue together: what is received by the last of them can be looked at while
+/// the first is still to be handled.
+const TAKEN_MAX: usize = 64;
 /// The id under which the kernel knows the receive buffers.
 const BUFFER_GROUP: u16 = 0;
 /// Memory that a ring holds for receiving, whatever the number of connections.
@@ -203,6 +206,9 @@ pub struct Ring {
     sends_queued: usize,
     connecting: Vec<Option<Connecting>>,
     connecting_free: Vec<u32>,
+    /// Completions that were taken off the queue together, and how many of them have been handed out.
+    taken: Vec<cqueue::Entry>,
+    handed_out: usize,
     /// Whether the kernel can wait for several events within a time.
     gathers: bool,
 }
@@ -330,6 +336,8 @@ impl Ring {
             sends_queued: 0,
             connecting: Vec::new(),
             connecting_free: Vec::new(),
+            taken: Vec::with_capacity(TAKEN_MAX),
+            handed_out: 0,
             gathers,
         })
     }
@@ -464,7 +472,7 @@ impl Ring {
     /// Whether something may have completed: a look at shared memory, no system call.
     #[inline]
     pub fn has_news(&mut self) -> bool {
-        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+        self.handed_out < self.taken.len() || !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
     /// Whether something is queued that the kernel has not taken yet.
@@ -516,12 +524,38 @@ impl Ring {
     #[inline]
     pub fn next_news(&mut self) -> Option<Completion> {
         loop {
-            // One at a time: the queue's view ends before the ring is changed again.
-            let entry = self.ring.completion().next()?;
+            if self.handed_out == self.taken.len() && !self.take() {
+                return None;
+            }
+            let entry = self.taken[self.handed_out].clone();
+            self.handed_out += 1;
             if let Some(completion) = self.complete(&entry) {
                 return Some(completion);
             }
         }
+    }
+
+    /// Takes what has completed off the queue, a piece of it, if all that was taken before has been handed out. Answers whether
+    /// anything was.
+    #[inline]
+    pub fn take(&mut self) -> bool {
+        if self.handed_out < self.taken.len() {
+            return false;
+        }
+        self.taken.clear();
+        self.handed_out = 0;
+        self.taken.extend(self.ring.completion().take(TAKEN_MAX));
+        !self.taken.is_empty()
+    }
+
+    /// What was received, of the completions that were taken and not handed out yet, in order.
+    pub fn upcoming(&self) -> impl Iterator<Item = &[u8]> {
+        self.taken[self.handed_out..].iter().filter_map(|entry| {
+            let is_receive = Kind::of(entry.user_data()) == Some(Kind::Receive) && entry.result() > 0;
+            let id = cqueue::buffer_select(entry.flags()).filter(|_| is_receive)?;
+            // Not recycled: that takes a `Lent`, which is made when the completion is handed out.
+            Some(self.filled(id, entry.result() as usize))
+        })
     }
 
     #[inline]
@@ -595,10 +629,15 @@ impl Ring {
     /// The bytes of a lent buffer.
     #[inline]
     pub fn bytes(&self, lent: &Lent) -> &[u8] {
-        let len = (lent.len as usize).min(BUFFER_BYTES);
-        // SAFETY: the kernel has filled `len` bytes of this buffer, which is at most its size, and will not
-        // write to it again before `recycle`, which consumes the `Lent` that this borrow needs.
-        unsafe { std::slice::from_raw_parts(self.buffers.buffer(lent.id), len) }
+        self.filled(lent.id, lent.len as usize)
+    }
+
+    /// The first `len` bytes of a buffer whose completion has been taken, and that has not been recycled since.
+    fn filled(&self, id: u16, len: usize) -> &[u8] {
+        let len = len.min(BUFFER_BYTES);
+        // SAFETY: the buffer is mapped as long as self and `len` at most its size. The kernel has filled it before it told of
+        // the completion, and writes to it again only after `recycle`, which takes self exclusively, so not during this borrow.
+        unsafe { std::slice::from_raw_parts(self.buffers.buffer(id), len) }
     }
 
     /// Takes a buffer back, for the kernel to fill again.

@@ -16,6 +16,7 @@ pub mod bounds;
 mod cluster;
 mod commands;
 mod copies;
+mod foresight;
 mod gather;
 pub mod hotkeys;
 mod http;
@@ -50,6 +51,7 @@ use std::sync::atomic::AtomicU64;
 use batch::Batch;
 use bounds::Bounds;
 use copies::Copies;
+use foresight::Foresight;
 use hotkeys::HotKeys;
 use mailbox::{ConnId, Parcel, Request};
 use memory::Pace;
@@ -209,6 +211,7 @@ pub struct Node {
     /// Requests executed.
     executed: u64,
     batch: Batch,
+    foresight: Foresight,
     memcache_batch: memcache::Batch,
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
@@ -259,6 +262,7 @@ impl Node {
             serving: vec![false; cores],
             executed: 0,
             batch: Batch::default(),
+            foresight: Foresight::default(),
             memcache_batch: memcache::Batch::default(),
             scratch: Vec::new(),
             places_scratch: Vec::new(),

@@ -406,6 +406,35 @@ fn a_cancelled_receive_ends_once_and_loses_nothing() {
 }
 
 #[test]
+fn what_comes_next_can_be_looked_at_before_it_is_handed_out() {
+    let mut ring = Ring::new().unwrap();
+    let (ours, mut peer) = pair();
+    let (other_ours, mut other_peer) = pair();
+    let other = Key { index: 2, ..ONE };
+    ring.receive(ONE, ours.as_raw_fd());
+    ring.receive(other, other_ours.as_raw_fd());
+    ring.submit().unwrap();
+    assert_eq!(ring.upcoming().count(), 0);
+    peer.write_all(b"one").unwrap();
+    other_peer.write_all(b"another").unwrap();
+    ring.submit_and_wait(PATIENCE, Some(Gather { events: 2, time: PATIENCE })).unwrap();
+    assert!(ring.take(), "both are there");
+    let mut foreseen: Vec<Vec<u8>> = ring.upcoming().map(<[u8]>::to_vec).collect();
+    assert_eq!(foreseen.len(), 2);
+    while let Some(first) = (!foreseen.is_empty()).then(|| foreseen.remove(0)) {
+        assert!(ring.has_news() && !ring.take(), "nothing more is taken before all is handed out");
+        let Some(Completion::Received { key, outcome: Received::Data(lent), .. }) = ring.next_news() else {
+            panic!("bytes were foreseen");
+        };
+        assert_eq!(ring.bytes(&lent), first);
+        assert_eq!(first, if key == ONE { &b"one"[..] } else { b"another" });
+        ring.recycle(lent);
+        assert_eq!(ring.upcoming().map(<[u8]>::to_vec).collect::<Vec<_>>(), foreseen);
+    }
+    assert!(!ring.take() && ring.next_news().is_none());
+}
+
+#[test]
 fn another_ring_ends_a_wait() {
     let (tell, told) = channel();
     let waiter = thread::spawn(move || {

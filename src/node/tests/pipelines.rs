@@ -50,6 +50,10 @@ pub(super) fn disturbed_as(
             0..=3 => {
                 let most = [3, 40, 400, rest.len()][rng.below(4) as usize].min(rest.len());
                 let (piece, after) = rest.split_at(1 + rng.below(most as u64) as usize);
+                // Rightly and wrongly, and of what comes much later.
+                let later = &rest[rng.below(rest.len() as u64) as usize..];
+                let foreseen = [piece, after, later, piece].into_iter();
+                host.nodes[client.core].foresee(foreseen.take(rng.below(5) as usize));
                 host.feed(&client, piece);
                 rest = after;
             }

@@ -9,4 +9,4 @@ pub(in crate::protocol) use encoder::write_decimal;
 pub use encoder::{Encoder, Version};
 pub use inline::split_inline;
 pub use marks::{Mark, Marks};
-pub use parser::{Frame, Limits, Parser, Progress, ProtocolError, Skipper};
+pub use parser::{Frame, Limits, Parser, Progress, ProtocolError, Skipper, short_request};

@@ -204,7 +204,7 @@ impl Parser {
 /// The length of the request at the start of `input`, if it is whole and has at most nine arguments of at most 999 bytes, as
 /// nearly all have. Of all others nothing is said, and `spans` stays as it was.
 #[inline]
-fn short_request(input: &[u8], limits: &Limits, spans: &mut Vec<Span>) -> Option<usize> {
+pub fn short_request(input: &[u8], limits: &Limits, spans: &mut Vec<Span>) -> Option<usize> {
     let [b'*', count @ b'1'..=b'9', b'\r', _, ..] = *input else { return None };
     let (count, before) = (usize::from(count - b'0'), spans.len());
     if count > limits.args_max {
