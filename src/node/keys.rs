@@ -92,7 +92,10 @@ impl Node {
         key: &[u8],
         op: Op<'_>,
     ) {
-        session.has_waited |= op.waits() > 0;
+        if op.waits() > 0 {
+            session.has_waited = true;
+            session.output.wait_patiently();
+        }
         if owner != self.core {
             if let Some(copy) = self.find_copy(session, &form, at, key, &op) {
                 let mut scratch = std::mem::take(&mut self.scratch);

@@ -473,10 +473,10 @@ impl Node {
         }
     }
 
-    /// Takes the bytes to send for a session, if there are any.
+    /// Takes the bytes to send for a session, if there are any that need not wait for others.
     #[inline]
     pub fn take_output(&mut self, id: ConnId) -> Option<Vec<u8>> {
-        let session = self.session(id).filter(|s| s.output.ready_bytes() > 0)?;
+        let session = self.session(id).filter(|s| s.output.ready_bytes() > 0 && !s.output.is_held_back())?;
         if session.output.is_in_pieces() {
             return self.take_piece(id);
         }

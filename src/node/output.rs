@@ -23,6 +23,9 @@ const WINDOW_FIRST: usize = 64;
 /// The most that may wait.
 const WINDOW_MAX: usize = 1024;
 
+/// Bytes that are worth a message of their own.
+const HELD_BACK_MAX: usize = 4 << 10;
+
 /// How the parts of a reply become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
@@ -44,8 +47,10 @@ pub enum Join {
 #[derive(Debug)]
 struct Pending {
     join: Join,
-    /// Parts still to come.
+    /// How many parts there are, and how many of them are still to come.
+    count: u32,
     missing: u32,
+    /// None before the first has come.
     parts: Vec<Vec<u8>>,
     /// Bytes of the parts so far, also if they were dropped for being too many.
     bytes: usize,
@@ -72,6 +77,8 @@ pub struct Output {
     held_bytes: usize,
     /// About the largest reply that another core sent lately; 0 before the first.
     reply_bytes: usize,
+    /// Whether a pending reply may take as long as its client has said.
+    is_patient: bool,
 }
 
 /// A pending reply that is made of the counters of every core.
@@ -183,6 +190,18 @@ impl Output {
         bytes_max.checked_div(self.reply_bytes).map_or(WINDOW_FIRST, |replies| replies.clamp(1, WINDOW_MAX))
     }
 
+    /// Lets what is ready be sent without the next reply, which comes when it may.
+    pub fn wait_patiently(&mut self) {
+        self.is_patient = true;
+    }
+
+    /// Whether the few bytes that are ready had better be sent with the replies that other cores are about to give: two
+    /// messages cost twice as much as one. A server of one thread answers the requests that came together together, too.
+    #[inline]
+    pub fn is_held_back(&self) -> bool {
+        !self.pending.is_empty() && !self.is_patient && self.ready.len() < HELD_BACK_MAX && !self.is_in_pieces()
+    }
+
     /// Takes the bytes to send, with their buffer.
     pub fn take_ready(&mut self) -> Vec<u8> {
         debug_assert!(!self.is_in_pieces());
@@ -265,8 +284,15 @@ impl Output {
         if let Some(last) = self.pending.back() {
             self.held_bytes += last.tail.len();
         }
-        let list = vec![Vec::new(); parts as usize];
-        let pending = Pending { join, missing: parts, parts: list, bytes: 0, counters: None, tail: Vec::new() };
+        let pending = Pending {
+            join,
+            count: parts,
+            missing: parts,
+            parts: Vec::new(),
+            bytes: 0,
+            counters: None,
+            tail: Vec::new(),
+        };
         self.pending.push_back(pending);
         self.marks.buffer = self.first.wrapping_add(self.pending.len() as u32);
         self.marks.buffer.wrapping_sub(1)
@@ -282,16 +308,25 @@ impl Output {
 
     /// Puts an encoded part in its place.
     pub fn fill(&mut self, sequence: u32, part: u32, bytes: &[u8]) {
-        let Some(pending) = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize) else { return };
+        let place = sequence.wrapping_sub(self.first) as usize;
+        let Some(pending) = self.pending.get_mut(place) else { return };
+        self.reply_bytes = bytes.len().max(self.reply_bytes - self.reply_bytes / 16);
+        if place == 0 && pending.join == Join::Single && pending.count == 1 {
+            // The next to be sent, as nearly all are when they come: no need to keep it first.
+            self.finish_front(|_, ready| ready.extend_from_slice(bytes));
+            return self.settle();
+        }
         pending.bytes += bytes.len();
         if pending.is_too_long() {
             self.held_bytes -= pending.parts.iter().map(Vec::len).sum::<usize>();
             pending.parts.iter_mut().for_each(|part| *part = Vec::new());
         } else {
+            if pending.parts.is_empty() {
+                pending.parts.resize_with(pending.count as usize, Vec::new);
+            }
             pending.parts[part as usize].extend_from_slice(bytes);
             self.held_bytes += bytes.len();
         }
-        self.reply_bytes = bytes.len().max(self.reply_bytes - self.reply_bytes / 16);
         pending.missing -= 1;
         self.settle();
     }
@@ -306,6 +341,9 @@ impl Output {
     pub fn skip(&mut self, sequence: u32, parts: u32) {
         if let Some(pending) = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize) {
             pending.missing = pending.missing.saturating_sub(parts);
+            if pending.parts.is_empty() {
+                pending.parts.resize_with(pending.count as usize, Vec::new);
+            }
             self.settle();
         }
     }
@@ -334,20 +372,27 @@ impl Output {
     /// Moves whole replies from the front of the queue to the bytes to send.
     fn settle(&mut self) {
         while self.pending.front().is_some_and(|p| p.missing == 0) {
-            let done = self.pending.pop_front().expect("the front was just looked at");
-            self.first = self.first.wrapping_add(1);
-            self.held_bytes -= done.parts.iter().map(Vec::len).sum::<usize>();
-            if !self.pending.is_empty() {
-                self.held_bytes -= done.tail.len();
-            }
-            done.write(&mut self.ready);
-            if !self.marks.is_empty() {
-                // What was ready and what was this tail are one buffer now, with the new number.
-                self.marks.carry(self.first, self.first, self.ready.len());
-                self.marks.carry(self.first.wrapping_sub(1), self.first, 0);
-            }
-            self.ready.extend_from_slice(&done.tail);
+            self.finish_front(|done, ready| done.write(ready));
         }
+    }
+
+    /// Takes the front of the queue out: `write` writes the reply to the bytes to send, and what waited behind it follows.
+    fn finish_front(&mut self, write: impl FnOnce(&Pending, &mut Vec<u8>)) {
+        let Some(done) = self.pending.pop_front() else { return };
+        self.first = self.first.wrapping_add(1);
+        self.held_bytes -= done.parts.iter().map(Vec::len).sum::<usize>();
+        if self.pending.is_empty() {
+            self.is_patient = false;
+        } else {
+            self.held_bytes -= done.tail.len();
+        }
+        write(&done, &mut self.ready);
+        if !self.marks.is_empty() {
+            // What was ready and what was this tail are one buffer now, with the new number.
+            self.marks.carry(self.first, self.first, self.ready.len());
+            self.marks.carry(self.first.wrapping_sub(1), self.first, 0);
+        }
+        self.ready.extend_from_slice(&done.tail);
     }
 }
 
@@ -420,6 +465,28 @@ mod tests {
         assert_eq!(ready(&mut output), "$-1\r\n+3\r\n:42\r\n+5\r\n");
         assert!(output.is_settled());
         assert_eq!(output.total_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_ready_waits_for_replies_that_come_soon_and_not_for_others() {
+        let mut output = Output::default();
+        output.buffer().extend_from_slice(b"+1\r\n");
+        assert!(!output.is_held_back(), "there is nothing to wait for");
+        let second = output.expect(Join::Single, 1);
+        let third = output.expect(Join::Status, 2);
+        assert!(output.is_held_back());
+        output.fill(second, 0, b"+2\r\n");
+        output.fill(third, 1, b"+OK\r\n");
+        assert!(output.is_held_back());
+        output.wait_patiently();
+        assert!(!output.is_held_back(), "the third may take long");
+        output.fill(third, 0, b"+OK\r\n");
+        assert_eq!(ready(&mut output), "+1\r\n+2\r\n+OK\r\n");
+        output.buffer().extend_from_slice(&[b'x'; HELD_BACK_MAX - 1]);
+        output.expect(Join::Single, 1);
+        assert!(output.is_held_back(), "of the next nobody has said so");
+        output.ready.push(b'x');
+        assert!(!output.is_held_back(), "that is enough for a message");
     }
 
     #[test]
