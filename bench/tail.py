@@ -2,8 +2,9 @@
 """Latency tails of a steady half load while the engine evicts, expires and grows tables, beside those of an idle engine.
 
 The same open-loop load, half GET and half SET, in turn on two servers. `idle`: the keys are there, fit the memory and have no
-deadline, so that every SET writes over a value. `all`: every round begins with nothing; nearly every SET is of a new key, so
-that tables grow until the budget is full, then evicts another; and keys live one to three seconds.
+deadline, so that every SET writes over a value. `all`: every round begins with nothing, so that tables grow (to some two keys
+each) until the budget is full after about a second; there is room for half of the keys, so that every other SET evicts a key;
+and they live one to three seconds.
 
     cargo build --release
     bench/tail.py                             # 40,000 requests a second over 50 connections, 7 rounds of 6 s
@@ -23,7 +24,7 @@ from servers import ONE_PORT, Client, Server
 # name: (memory, keys, what else the load is told)
 WAYS = {
     "idle": ("1GB", 50_000, []),
-    "all": ("8MB", 2_000_000, ["--ttl", "1s-3s", "--no-prefill"]),
+    "all": ("8MB", 50_000, ["--ttl", "1s-3s", "--no-prefill"]),
 }
 QUANTILES = ("p50", "p99", "p99.9")
 DONE = ("evicted_keys", "expired_keys")
@@ -33,7 +34,7 @@ def measure(name, server, client, options):
     _, keys, extra = WAYS[name]
     command = [options.generator, "--target", f"127.0.0.1:{server.port}", "--rate", str(options.rate), "--json"]
     command += ["--connections", "50", "--cpus", str(options.load_cpu), "--mix", "get=1,set=1", "--keys", str(keys)]
-    command += ["--value-size", "200", "--duration", f"{options.seconds}s", *extra]
+    command += ["--value-size", "200", "--duration", f"{options.seconds}s", "--warmup", "0s", *extra]
     if name == "all":
         client.socket.sendall(b"FLUSHALL ASYNC\r\n")
         client.input.readline()
@@ -61,7 +62,7 @@ def main():
             server = Server(name, command + ONE_PORT, options.server_cpu)
             servers[name] = (server, Client(server.port))
             server.stop()
-        rounds = [one_round(servers, options) for _ in range(options.rounds)]
+        rounds = [one_round(servers, options, number) for number in range(options.rounds)]
         client = servers["all"][1]
         servers["all"][0].go_on()
         done = client.info("stats")
@@ -77,9 +78,10 @@ def main():
     print(", ".join(f"{name} {done[name]}" for name in DONE))
 
 
-def one_round(servers, options):
+def one_round(servers, options, number):
     results = {}
-    for name, (server, client) in servers.items():
+    # Each is first in every other round.
+    for name, (server, client) in list(servers.items())[:: 1 if number % 2 else -1]:
         server.go_on()
         results[name] = measure(name, server, client, options)
         server.stop()

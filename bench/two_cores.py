@@ -24,8 +24,9 @@ KEYS = 100_000
 QUIETLY = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 # Nothing but the shared port and one for each core.
 QUIET = [word for i, word in enumerate(ONE_PORT) if "core_port_base" not in ONE_PORT[i | 1]]
-# Connections of each of the two generators.
-CONNECTIONS = 25
+# Connections of each of the two generators. In a cluster they are to each core, and a pipeline is shared out among the cores: half
+# of the connections and twice the depth put as many requests into a message and as many before each core as the other ways.
+CONNECTIONS = 24
 # name: (cores of each server, routing)
 WAYS = {"two servers": (1, "plain"), "two cores, routed": (2, "cluster"), "two cores, plain": (2, "plain")}
 
@@ -81,8 +82,11 @@ class Way:
 
     def load(self, options, pipeline, number):
         target = self.servers[number % len(self.servers)].port
-        command = [options.generator, "--target", f"127.0.0.1:{target}", "--closed", "--connections", str(CONNECTIONS)]
-        depth = pipeline * 2 if self.routing == "cluster" and pipeline > 1 else pipeline
+        depth, connections = pipeline, CONNECTIONS
+        if self.routing == "cluster":
+            connections //= 2
+            depth *= 1 if pipeline == 1 else 2
+        command = [options.generator, "--target", f"127.0.0.1:{target}", "--closed", "--connections", str(connections)]
         command += ["--cpus", "0,1", "--pipeline", str(depth), "--routing", self.routing, "--no-verify"]
         command += ["--mix", "get=10,set=1", "--keys", str(KEYS), "--value-size", "64", "--key-prefix", f"{number}:"]
         return command + ["--duration", f"{options.seconds}s", "--warmup", "500ms"]

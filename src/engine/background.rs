@@ -103,13 +103,15 @@ impl Shard {
             self.wheel.start_sweep();
             self.sweep(now, SWEEP_PER_WRITE);
         }
-        if self.wants_free_segments() {
+        self.lacks_room = self.wants_free_segments();
+        if self.lacks_room {
             self.pace(now);
         } else {
             self.hand.forgive();
         }
         if self.arena.resident() > self.segments_allowed() {
             self.arena.release_one();
+            self.lacks_room = true;
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Shard {
     /// What the budget can be set to: [`Shard::range_of`].
     range: (u64, u64),
     reserved_bytes: u64,
+    /// Whether less room may be left than there should be: then also those writes make some that take none.
+    pub(super) lacks_room: bool,
     /// The most that the wheel has taken since it was last empty. Its small pieces lie between others', so the allocator can
     /// rarely give pages of them back.
     wheel_peak_bytes: u64,
@@ -110,6 +112,7 @@ impl Shard {
             budget_bytes: config.budget_bytes,
             range: Self::range_of(config.budget_bytes, config.reach_bytes),
             reserved_bytes: 0,
+            lacks_room: false,
             wheel_peak_bytes: 0,
         })
     }
@@ -305,12 +308,14 @@ impl Shard {
     /// Says what buffers and sessions use of the core's budget. The next writes
     /// and slices of [`Shard::advance`] make room for it.
     pub fn set_reserved_bytes(&mut self, bytes: u64) {
+        self.lacks_room |= bytes > self.reserved_bytes;
         self.reserved_bytes = bytes;
     }
 
     /// Adds to it what has come since it was last said, and does a little to make room: thousands of sessions may open
     /// before anything is written, and before the next slice.
     pub fn add_reserved_bytes(&mut self, bytes: u64, now: UnixMillis) {
+        self.lacks_room = true;
         self.reserved_bytes = self.reserved_bytes.saturating_add(bytes);
         self.make_room_a_little(now);
     }
@@ -378,6 +383,7 @@ impl Shard {
         }
         self.arena.grow(budget_bytes).map_err(EngineError::Mapping)?;
         self.budget_bytes = budget_bytes;
+        self.lacks_room = true;
         Ok(())
     }
 

@@ -12,7 +12,8 @@ use crate::command::{Condition, Expiry, OpError, ReplySink, SetReply};
 const INTEGER_BYTES_MAX: usize = 20;
 
 impl Shard {
-    /// `SET` and its relatives. Answers whether that may have changed what anything takes of the memory.
+    /// `SET` and its relatives. Answers whether that may have changed what anything takes of the memory, or too little of
+    /// that is free.
     #[inline]
     pub(super) fn set(
         &mut self,
@@ -48,7 +49,7 @@ impl Shard {
         {
             out.status("OK");
             self.rewrite(at, key, value, old);
-            return false;
+            return self.lacks_room;
         }
         let deadline = match expiry {
             Expiry::Keep => found.and_then(|found| self.deadline_of(found)),

@@ -221,6 +221,11 @@ impl Core {
         self.left_over || self.node.has_waiting()
     }
 
+    /// Whether something is to be done within a few milliseconds, so that the core must not park.
+    pub fn is_expecting(&self) -> bool {
+        self.node.has_held()
+    }
+
     /// Whether the core has been told to leave.
     pub fn is_leaving(&self) -> bool {
         matches!(self.stopping, Stopping::Leaving)
@@ -249,6 +254,7 @@ impl Core {
         busy |= self.handle_news();
         busy |= self.handle_mail();
         self.node.tend_waiters();
+        self.node.tend_held();
         self.node.tell_readers();
         self.settle();
         self.post_mail();
@@ -318,7 +324,7 @@ impl Core {
     /// The next completion. Of those that are taken off the ring with it, the node sees the bytes first.
     #[inline]
     fn next_news(&mut self) -> Option<Completion> {
-        if self.ring.take() {
+        if self.ring.take() && self.ring.upcoming().nth(1).is_some() {
             self.node.foresee(self.ring.upcoming());
         }
         self.ring.next_news()

@@ -112,7 +112,7 @@ impl Loop {
                 core.ring().submit()?;
                 spin(&mut core, (pace.last_work + self.policy.spin).min(now + YIELD_AFTER));
             }
-            Idle::Adaptive | Idle::Park if quiet < PARK_AFTER => {
+            Idle::Adaptive | Idle::Park if quiet < PARK_AFTER || core.is_expecting() => {
                 let gather = pace.gather(self.policy.gather, core.load(), core.connections());
                 wait(&mut core, gather)?;
             }

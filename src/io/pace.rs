@@ -36,6 +36,8 @@ const LOOK_TERM: Duration = Duration::from_millis(5);
 /// If fewer receives come while it gathers than this part of those without, its clients have nothing to send until it
 /// answers.
 const GATHERED_MIN: f32 = 0.86;
+/// Between two receives no more time than this counts as such in which some came: what is longer is idleness.
+const IDLE_MIN: Duration = Duration::from_millis(1);
 /// So often in a row does the time without double for that reason: to 640 ms.
 const SETBACKS_MAX: u32 = 7;
 /// Weight of the newest term in the average of those without.
@@ -55,12 +57,14 @@ pub struct Pace {
     /// Seconds from a turn that finds nothing to the next one with receives.
     gap: f32,
     idle_since: Option<Duration>,
-    /// Whether it gathers, since when, and until when that stays so at least.
+    /// Whether it gathers, and until when that stays so at least.
     gathers: bool,
-    decided_at: Duration,
     decided_until: Duration,
-    /// Receives since then, and how many come in a second when it works without gathering.
+    /// Receives since then, the time in which they came, idleness left out, and how many come in a second when it works
+    /// without gathering.
     received: usize,
+    received_in: Duration,
+    received_at: Duration,
     rate_without: f32,
     /// Whether the last term of gathering cost no receives, or how many in a row did.
     proven: bool,
@@ -78,6 +82,8 @@ impl Pace {
             return;
         }
         self.received += events;
+        self.received_in += now.saturating_sub(self.received_at).min(IDLE_MIN);
+        self.received_at = now;
         // What piled up while the machine was away says little.
         self.events += ((events as f32).min(GATHER_EVENTS_MAX) - self.events) * NEWEST;
         if let Some(since) = self.idle_since.take() {
@@ -109,8 +115,8 @@ impl Pace {
 
     /// Decides anew whether to gather, at the end of a term.
     fn decide(&mut self, load: f32) {
-        let lasted = self.last_work.saturating_sub(self.decided_at).as_secs_f32();
-        let rate = if lasted > 0.0 { self.received as f32 / lasted } else { 0.0 };
+        let time = self.received_in.as_secs_f32();
+        let rate = if time > 0.0 { self.received as f32 / time } else { 0.0 };
         let term = if self.gathers {
             self.gathers = false;
             // What gathering finds together is no crowd.
@@ -130,7 +136,8 @@ impl Pace {
                 (true, true) => GATHER_TERM,
             }
         };
-        (self.decided_at, self.decided_until, self.received) = (self.last_work, self.last_work + term, 0);
+        self.decided_until = self.last_work + term;
+        (self.received, self.received_in) = (0, Duration::ZERO);
     }
 }
 

@@ -140,6 +140,8 @@ pub const STREAM_BYTES_MIN: usize = 1 << 20;
 const REQUESTS_BYTES_MAX: usize = 64 << 20;
 /// Values of the largest size that connections may always hold together.
 const VALUES_HELD_MIN: u64 = 4;
+/// How long replies wait for those of other cores before they go without: a core that is off its CPU may take longer.
+const HELD_MS_MAX: u64 = 2;
 /// Bytes of input of a session that waits for its next slice, above which it wants no more.
 const BEHIND_BYTES_MAX: usize = 64 << 10;
 /// Spare output buffers kept, and the largest that is worth keeping.
@@ -212,6 +214,8 @@ pub struct Node {
     executed: u64,
     batch: Batch,
     foresight: Foresight,
+    /// Sessions whose replies wait for those of other cores, and since when.
+    held: VecDeque<(UnixMillis, ConnId)>,
     memcache_batch: memcache::Batch,
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
@@ -263,6 +267,7 @@ impl Node {
             executed: 0,
             batch: Batch::default(),
             foresight: Foresight::default(),
+            held: VecDeque::new(),
             memcache_batch: memcache::Batch::default(),
             scratch: Vec::new(),
             places_scratch: Vec::new(),
@@ -476,13 +481,39 @@ impl Node {
     /// Takes the bytes to send for a session, if there are any that need not wait for others.
     #[inline]
     pub fn take_output(&mut self, id: ConnId) -> Option<Vec<u8>> {
-        let session = self.session(id).filter(|s| s.output.ready_bytes() > 0 && !s.output.is_held_back())?;
+        let session = self.session(id).filter(|s| s.output.ready_bytes() > 0)?;
+        // Whoever hears of changes over another connection is not to hear of them long before the value.
+        if session.output.is_held_back() && session.tracking.is_none() {
+            if session.output.hold() {
+                self.held.push_back((self.now, id));
+            }
+            return None;
+        }
         if session.output.is_in_pieces() {
             return self.take_piece(id);
         }
         let bytes = session.output.take_ready();
         session.in_flight_bytes = bytes.len();
         Some(bytes)
+    }
+
+    /// Lets replies go that have waited long enough for those of other cores. Called in every turn.
+    #[inline]
+    pub fn tend_held(&mut self) {
+        while let Some(&(since, id)) = self.held.front()
+            && self.now.since(since) >= HELD_MS_MAX
+        {
+            self.held.pop_front();
+            if let Some(session) = self.session(id).filter(|session| !session.output.is_settled()) {
+                session.output.wait_patiently();
+                self.list(id);
+            }
+        }
+    }
+
+    /// Whether replies wait for those of other cores, so that the next turn must be soon.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Takes the next session that has something for the io room: bytes to send, an

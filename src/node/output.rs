@@ -77,8 +77,10 @@ pub struct Output {
     held_bytes: usize,
     /// About the largest reply that another core sent lately; 0 before the first.
     reply_bytes: usize,
-    /// Whether a pending reply may take as long as its client has said.
+    /// Whether a pending reply may take long, so that nothing waits for it.
     is_patient: bool,
+    /// Whether it is known that something waits for a pending reply.
+    is_held: bool,
 }
 
 /// A pending reply that is made of the counters of every core.
@@ -200,6 +202,11 @@ impl Output {
     #[inline]
     pub fn is_held_back(&self) -> bool {
         !self.pending.is_empty() && !self.is_patient && self.ready.len() < HELD_BACK_MAX && !self.is_in_pieces()
+    }
+
+    /// Takes note that it is held back; answers whether that is new.
+    pub fn hold(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_held, true)
     }
 
     /// Takes the bytes to send, with their buffer.
@@ -382,7 +389,7 @@ impl Output {
         self.first = self.first.wrapping_add(1);
         self.held_bytes -= done.parts.iter().map(Vec::len).sum::<usize>();
         if self.pending.is_empty() {
-            self.is_patient = false;
+            (self.is_patient, self.is_held) = (false, false);
         } else {
             self.held_bytes -= done.tail.len();
         }

@@ -167,3 +167,35 @@ fn a_protocol_error_waits_its_turn() {
     assert_eq!(String::from_utf8_lossy(&client.got), expected);
     assert_eq!(host.wishes(&client).0, State::Draining);
 }
+
+#[test]
+fn replies_wait_for_those_of_other_cores_but_not_for_long() {
+    let mut host = Host::new(2, LIMITS);
+    let key = |core| (0..).map(|n| format!("k{n}")).find(|key| host.nodes[0].locate(key.as_bytes()).1 == core);
+    let (here, there) = (key(0).expect("some key is ours"), key(1).expect("some key is theirs"));
+    let pipeline = format!("SET {here} 1\r\nGET {there}\r\n");
+    for now in [1_700_000_000_000, 1_700_000_000_010] {
+        let mut client = host.connect_as(Protocol::Resp, 0, Scope::Host);
+        host.nodes[0].set_time(now * 1000);
+        host.feed(&client, pipeline.as_bytes());
+        assert!(!host.take(&mut client) && host.nodes[0].has_held());
+        host.nodes[0].set_time((now + HELD_MS_MAX - 1) * 1000);
+        host.nodes[0].tend_held();
+        assert!(!host.take(&mut client), "the other core may still answer in time");
+        host.nodes[0].set_time((now + HELD_MS_MAX) * 1000);
+        host.nodes[0].tend_held();
+        assert!(!host.nodes[0].has_held());
+        assert!(host.nodes[0].next_listed().is_some(), "the io room is told");
+        assert!(host.take(&mut client));
+        assert_eq!(client.sending.as_deref(), Some(&b"+OK\r\n"[..]));
+        host.settle(&mut client);
+        assert_eq!(client.got, b"+OK\r\n$-1\r\n");
+        // Of the next pipeline they wait again, and come together.
+        host.feed(&client, pipeline.as_bytes());
+        assert!(!host.take(&mut client));
+        host.carry();
+        assert!(host.take(&mut client));
+        assert_eq!(client.sending.as_deref(), Some(&b"+OK\r\n$-1\r\n"[..]));
+        host.settle(&mut client);
+    }
+}

@@ -220,7 +220,10 @@ pub fn short_request(input: &[u8], limits: &Limits, spans: &mut Vec<Span>) -> Op
             [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', _, ..] => {
                 (digit(a) * 100 + digit(b) * 10 + digit(c), 6)
             }
-            _ => (usize::MAX, 0),
+            _ => {
+                spans.truncate(before);
+                return None;
+            }
         };
         if length > limits.bulk_bytes_max || input.len() - at < head + length + 2 {
             spans.truncate(before);
