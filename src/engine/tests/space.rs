@@ -413,6 +413,26 @@ fn a_smaller_budget_evicts_in_slices_and_a_larger_one_is_filled() {
 }
 
 #[test]
+fn writes_that_take_no_room_make_some_where_it_lacks() {
+    let mut s = shard(8 << 20, Policy::Clock);
+    for n in 0..80_000 {
+        set(&mut s, &key(n), &[1; 100], Expiry::Never, NOW);
+    }
+    settle(&mut s, NOW);
+    s.set_budget(2 << 20).expect("a quarter is workable");
+    let resident = |s: &Shard| s.memory().resident_bytes.saturating_sub(Shard::FIXED_BYTES);
+    let mut writes = 0;
+    while resident(&s) > 2 << 20 {
+        writes += 1;
+        assert!(writes < 100_000, "{} bytes after {writes} writes", resident(&s));
+        // The same key and length again and again, which stays for being read.
+        set(&mut s, &key(79_999), &[2; 100], Expiry::Never, NOW);
+        get(&mut s, &key(79_999), NOW);
+    }
+    s.check();
+}
+
+#[test]
 fn policies_can_be_changed_under_way() {
     let mut s = shard(4 << 20, Policy::S3Fifo);
     let mut n = 0;
