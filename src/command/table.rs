@@ -233,7 +233,8 @@ impl Spec {
     /// Whether `count` arguments, the name included, are acceptable.
     #[inline]
     pub const fn accepts(&self, count: usize) -> bool {
-        count == self.arity.unsigned_abs() as usize || self.arity < 0 && count > self.arity.unsigned_abs() as usize
+        let least = self.arity.unsigned_abs() as usize;
+        count == least || self.arity < 0 && count > least
     }
 
     /// Where the keys are.

@@ -8,9 +8,9 @@
 //!
 //! ```text
 //! without (look) ──busy, or a crowd──> gathering (trial, later whole terms)
-//!     ^  └─────────neither──────────┐        │
-//!     └────────────────────────────-┴────────┘ as many receives came as without: look for one term
-//!                                              fewer came: for twice as long each time in a row
+//!   ^   ^     │                            │
+//!   │   └─────┘ neither                    │ as many receives came as without: look for one term
+//!   └──────────────────────────────────────┘ fewer came: for longer, twice as long each time in a row
 //! ```
 
 use std::time::Duration;
