@@ -387,11 +387,11 @@ impl Node {
     }
 
     /// Takes in the copies that a parcel brought.
-    pub(super) fn accept_copies(&mut self, copies: Vec<Grant>, bytes: &[u8]) {
+    pub(super) fn accept_copies(&mut self, copies: impl Iterator<Item = Grant>, bytes: &[u8]) {
         // Another core may have more memory than this.
         let bytes_max = self.copied_bytes_max();
         let fits = |grant: &Grant| grant.value.of(bytes).len() <= bytes_max;
-        copies.into_iter().filter(fits).for_each(|grant| self.copies.put(grant, bytes));
+        copies.filter(fits).for_each(|grant| self.copies.put(grant, bytes));
     }
 
     /// The longest value that is copied from this core, or to it.

@@ -269,7 +269,7 @@ impl Node {
                 gathering.parts.resize(part + 1, Vec::new());
                 let token = Token { conn: id, sequence: session.output.next_sequence(), part: part as u32 };
                 let form = super::keys::form(session, gathering.spec.name);
-                self.forward(token, form, (at, owner), args.get(i), op);
+                self.forward(token, &form, (at, owner), args.get(i), &op);
                 continue;
             }
             if let Some(no_loop) = session.tracks() {

@@ -3,7 +3,7 @@
 
 use super::batch::{reply, wrong_arity};
 use super::gather::{GATHER_ARGS_MIN, Gathering};
-use super::mailbox::{ConnId, Form, Request, Token, Work};
+use super::mailbox::{ConnId, Form, Token};
 use super::output::Join;
 use super::readers::Reader;
 use super::session::{Scope, Session};
@@ -105,7 +105,7 @@ impl Node {
                 return self.keep_scratch(scratch);
             }
             self.hold_copies(session, token.sequence, at);
-            return self.forward(token, form, (at, owner), key, op);
+            return self.forward(token, &form, (at, owner), key, &op);
         }
         if op.waits() > 0 && self.await_fill(self.core, token, form, at, key, op) {
             return;
@@ -117,13 +117,12 @@ impl Node {
         self.keep_scratch(scratch);
     }
 
-    pub(super) fn forward(&mut self, token: Token, form: Form, (at, owner): (At, usize), key: &[u8], op: Op<'_>) {
+    pub(super) fn forward(&mut self, token: Token, form: &Form, (at, owner): (At, usize), key: &[u8], op: &Op<'_>) {
         self.counters.forwards += 1;
+        debug_assert_ne!(owner, self.core);
         let parcel = &mut self.outbox[owner];
-        let (key, bytes) = (parcel.put(key), parcel.put(op.bytes()));
+        parcel.ask_key(token, form, at, key, op);
         self.congested |= parcel.bytes.len() > REQUESTS_BYTES_MAX;
-        let work = Work::Key { at, key, op: op.with_bytes(b""), bytes };
-        self.send_request(owner, Request { token, form, work });
     }
 
     pub(super) fn refuse_key(&mut self, session: &mut Session, length: usize) {

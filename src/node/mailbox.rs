@@ -1,6 +1,9 @@
 //! What cores send each other. All requests and replies of a turn from one core to
 //! another travel as one parcel: a batch of forwards costs one queue entry and at
 //! most one wake-up.
+//!
+//! What the other core reads it has to fetch from this core's cache, a line at a time. So a request is a
+//! cache line, and what many of them have in common stands once beside them: their forms and operations.
 
 use std::sync::Arc;
 
@@ -43,17 +46,8 @@ pub struct Token {
 /// Work for another core. Spans lie in the parcel's bytes.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// One operation on one key. `op` carries no bytes of its own; `bytes` are its bytes.
-    Key {
-        /// Where the key lives.
-        at: At,
-        /// The key.
-        key: Span,
-        /// The operation.
-        op: Op<'static>,
-        /// What it stores.
-        bytes: Span,
-    },
+    /// One operation on one key.
+    Key(KeyWork),
     /// Count all keys.
     DbSize,
     /// Delete all keys.
@@ -76,6 +70,19 @@ pub enum Work {
     Departed,
 }
 
+/// An operation on a key of another core.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyWork {
+    /// Where the key lives.
+    pub at: At,
+    /// The key. Behind it stands what the operation stores,
+    pub key: Span,
+    /// up to here.
+    pub end: u32,
+    /// The operation's number in the parcel.
+    pub op: u32,
+}
+
 /// One step of a `SCAN`.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan {
@@ -94,7 +101,7 @@ pub struct Scan {
 }
 
 /// How a reply is to be written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// For a Redis client.
     Resp {
@@ -116,11 +123,13 @@ pub enum Form {
 pub struct Request {
     /// Where the reply belongs.
     pub token: Token,
-    /// How to write the reply.
-    pub form: Form,
+    /// How to write the reply: the form's number in the parcel.
+    pub form: u32,
     /// What to do.
     pub work: Work,
 }
+
+const _: () = assert!(size_of::<Request>() <= 64);
 
 /// What a request is answered with.
 #[derive(Debug)]
@@ -166,6 +175,10 @@ pub struct Notice {
 pub struct Parcel {
     /// Requests, in the order of their sessions' streams.
     pub requests: Vec<Request>,
+    /// How the replies to them are written. One that is like that of the request before it stands here once.
+    forms: Vec<Form>,
+    /// What they do with keys, likewise; without the bytes that they store.
+    ops: Vec<Op<'static>>,
     /// Replies to the other core's requests.
     pub replies: Vec<(Token, Body)>,
     /// What connections that keep copies are told.
@@ -189,4 +202,70 @@ impl Parcel {
         self.bytes.extend_from_slice(bytes);
         Span::new(start, self.bytes.len())
     }
+
+    /// Asks for an operation on a key.
+    #[inline]
+    pub fn ask_key(&mut self, token: Token, form: &Form, at: At, key: &[u8], op: &Op<'_>) {
+        let key = self.put(key);
+        let end = self.put(op.bytes()).end;
+        let op = number_of(&mut self.ops, op.with_bytes(b""));
+        self.ask(token, form, Work::Key(KeyWork { at, key, end, op }));
+    }
+
+    /// Asks for something else. Its spans lie in the parcel's bytes.
+    #[inline]
+    pub fn ask(&mut self, token: Token, form: &Form, work: Work) {
+        let form = number_of(&mut self.forms, *form);
+        self.requests.push(Request { token, form, work });
+    }
+
+    /// How the reply to a request is written.
+    #[inline]
+    pub fn form_of(&self, request: &Request) -> &Form {
+        &self.forms[request.form as usize]
+    }
+
+    /// The key of a request, and what it does.
+    #[inline]
+    pub fn call_of(&self, work: &KeyWork) -> (&[u8], Op<'_>) {
+        let stored = Span { start: work.key.end, end: work.end };
+        (work.key.of(&self.bytes), self.ops[work.op as usize].with_bytes(stored.of(&self.bytes)))
+    }
+
+    /// Takes everything out. Its memory stays.
+    pub fn clear(&mut self) {
+        let Self { requests, forms, ops, replies, notices, copies, bytes } = self;
+        requests.clear();
+        forms.clear();
+        ops.clear();
+        replies.clear();
+        notices.clear();
+        copies.clear();
+        bytes.clear();
+    }
+
+    /// The memory that it has.
+    pub fn held_bytes(&self) -> usize {
+        let Self { requests, forms, ops, replies, notices, copies, bytes } = self;
+        memory_of(requests)
+            + memory_of(forms)
+            + memory_of(ops)
+            + memory_of(replies)
+            + memory_of(notices)
+            + memory_of(copies)
+            + memory_of(bytes)
+    }
+}
+
+/// The number of `new` in `list`, where it is put unless it is the same as the last.
+#[inline]
+fn number_of<T: PartialEq>(list: &mut Vec<T>, new: T) -> u32 {
+    if list.last() != Some(&new) {
+        list.push(new);
+    }
+    (list.len() - 1) as u32
+}
+
+fn memory_of<T>(list: &Vec<T>) -> usize {
+    list.capacity() * size_of::<T>()
 }

@@ -53,7 +53,7 @@ use bounds::Bounds;
 use copies::Copies;
 use foresight::Foresight;
 use hotkeys::HotKeys;
-use mailbox::{ConnId, Parcel, Request};
+use mailbox::{ConnId, Parcel};
 use memory::Pace;
 use readers::Readers;
 use redirect::Subscribers;
@@ -154,10 +154,11 @@ const SESSION_BYTES: u64 = (size_of::<Session>() + size_of::<Place>() + 128) as 
 /// Records of which the counters tell how often they were read.
 const REFS_SAMPLE: usize = 256;
 
-/// Requests of another core that are not executed yet, and their bytes.
+/// Requests of another core that are not all executed yet.
 struct Deferred {
-    requests: std::vec::IntoIter<Request>,
-    bytes: Vec<u8>,
+    parcel: Parcel,
+    /// The first of them.
+    next: usize,
 }
 
 /// What waits for its next slice.
@@ -221,6 +222,7 @@ pub struct Node {
     places_scratch: Vec<(At, usize)>,
     spare: Vec<Vec<u8>>,
     spare_pieces: Vec<Vec<u8>>,
+    spare_parcels: Vec<Parcel>,
     retired: Retired,
     /// Writes refused for want of memory when that was last looked at.
     refused_before: u64,
@@ -273,6 +275,7 @@ impl Node {
             places_scratch: Vec::new(),
             spare: Vec::new(),
             spare_pieces: Vec::new(),
+            spare_parcels: Vec::new(),
             retired: Retired::default(),
             refused_before: 0,
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
@@ -580,7 +583,8 @@ impl Node {
         if self.outbox[core].is_empty() {
             return None;
         }
-        let parcel = std::mem::take(&mut self.outbox[core]);
+        let spare = self.spare_parcels.pop().unwrap_or_default();
+        let parcel = std::mem::replace(&mut self.outbox[core], spare);
         self.congested = false;
         for id in std::mem::take(&mut self.stalled) {
             if let Some(mut session) = self.take(id) {
@@ -658,12 +662,6 @@ impl Node {
         }
     }
 
-    /// Adds a request for `core`.
-    fn send_request(&mut self, core: usize, request: Request) {
-        debug_assert_ne!(core, self.core);
-        self.outbox[core].requests.push(request);
-    }
-
     /// A slice of background work. Answers whether more waits.
     pub fn advance(&mut self, work_max: usize) -> bool {
         self.hand_pace.note(self.now, self.shard.hand_walked_bytes());
@@ -724,10 +722,11 @@ impl Node {
         self.shard.pins_bytes() + (held + spare + self.bytes_of_nobody() + places) as u64
     }
 
-    /// Bytes of requests that wait, of readers and of copies, which are bounded by themselves, and of buffers on their way
-    /// back to the allocator: they go with no connection.
+    /// Bytes of requests that wait, of readers, of copies and of empty parcels, which are bounded by themselves, and of
+    /// buffers on their way back to the allocator: they go with no connection.
     fn bytes_of_nobody(&self) -> usize {
-        self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes() + self.retired.held_bytes()
+        let parcels: usize = self.spare_parcels.iter().map(Parcel::held_bytes).sum();
+        parcels + self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes() + self.retired.held_bytes()
     }
 
     /// Closes the connections that hold most until all together hold at most

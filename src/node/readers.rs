@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use hashbrown::{HashTable, hash_table};
 
-use super::mailbox::{ConnId, Form, Notice, NoticeKind, Request, Token, Work};
+use super::mailbox::{ConnId, Form, Notice, NoticeKind, Token, Work};
 use super::tracking::Broadcast;
 use super::{Node, Waiting};
 use crate::command::OpError;
@@ -390,7 +390,7 @@ impl Node {
         for core in (0..self.outbox.len()).filter(|&core| core != self.core) {
             let token = Token { conn: id, sequence: 0, part: 0 };
             let form = Form::Resp { version: Version::default(), command: "", tracked: None };
-            self.outbox[core].requests.push(Request { token, form, work: work.clone() });
+            self.outbox[core].ask(token, &form, work.clone());
         }
     }
 }

@@ -4,10 +4,11 @@
 use super::batch::SLICE_OUTPUT_MAX;
 use super::mailbox::{Body, ConnId, Form, NoticeKind, Parcel, Request, Token, Work};
 use super::readers::Reader;
+use super::session::Session;
 use super::stats::Family;
 use super::{Deferred, Node};
 use crate::base::UnixMillis;
-use crate::command::{Op, ReplySink};
+use crate::command::{Op, ReplySink, Span};
 use crate::engine::At;
 use crate::protocol;
 use crate::protocol::resp::{Encoder, Version};
@@ -16,40 +17,45 @@ use crate::protocol::resp::{Encoder, Version};
 pub(super) const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Requests of another core that are executed in one slice.
 const SERVE_MAX: usize = 256;
+/// Parcels whose memory is kept, and how much each may have.
+const SPARE_PARCELS_MAX: usize = 8;
+const SPARE_PARCEL_BYTES_MAX: usize = 128 << 10;
 /// When all keys are deleted if nobody asks for that.
 pub(super) const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
 impl Node {
     /// Executes what another core asks, and puts its answers in their places.
-    pub fn deliver(&mut self, from: usize, parcel: Parcel) {
-        let mut waiting = Deferred { requests: parcel.requests.into_iter(), bytes: parcel.bytes };
+    pub fn deliver(&mut self, from: usize, mut parcel: Parcel) {
+        let mut next = 0;
         if self.deferred[from].is_empty() {
-            self.serve_some(from, &mut waiting);
+            self.serve_some(from, &parcel, &mut next);
         }
-        for (token, body) in parcel.replies {
-            self.accept_reply(token, body, &waiting.bytes);
-        }
-        for notice in parcel.notices {
-            let key = notice.key.map(|key| key.of(&waiting.bytes));
+        self.accept_replies(parcel.replies.drain(..), &parcel.bytes);
+        for notice in parcel.notices.drain(..) {
+            let key = notice.key.map(|key| key.of(&parcel.bytes));
             match notice.kind {
                 NoticeKind::Changed => self.accept_notice(notice.conn, key),
                 NoticeKind::Relayed { from: reader } => self.accept_relay(from, notice.conn, reader, key),
                 NoticeKind::Unheard { is_gone } => self.accept_unheard(notice.conn, is_gone),
             }
         }
-        self.accept_copies(parcel.copies, &waiting.bytes);
-        if waiting.requests.len() > 0 {
-            self.deferred[from].push_back(waiting);
+        self.accept_copies(parcel.copies.drain(..), &parcel.bytes);
+        if next < parcel.requests.len() {
+            self.deferred[from].push_back(Deferred { parcel, next });
             self.queue_requests(from);
+        } else {
+            self.keep_parcel(parcel);
         }
     }
 
     /// A slice of the requests of another core that wait.
     pub(super) fn serve_deferred(&mut self, core: usize) {
         let Some(mut waiting) = self.deferred[core].pop_front() else { return };
-        let is_full = self.serve_some(core, &mut waiting);
-        if waiting.requests.len() > 0 {
+        let is_full = self.serve_some(core, &waiting.parcel, &mut waiting.next);
+        if waiting.next < waiting.parcel.requests.len() {
             self.deferred[core].push_front(waiting);
+        } else {
+            self.keep_parcel(waiting.parcel);
         }
         // Full, they wait until the parcel is taken.
         if !is_full {
@@ -57,11 +63,19 @@ impl Node {
         }
     }
 
-    /// Executes requests of another core, a slice at most, until the parcel of replies is full: whether it is.
-    pub(super) fn serve_some(&mut self, from: usize, waiting: &mut Deferred) -> bool {
-        let ahead = waiting.requests.as_slice();
-        let ahead = &ahead[..ahead.len().min(SERVE_MAX)];
-        let place = |request: &Request| if let Work::Key { at, .. } = request.work { Some(at) } else { None };
+    /// Keeps the memory of a parcel for one that is to be sent, unless it is much.
+    fn keep_parcel(&mut self, mut parcel: Parcel) {
+        if self.spare_parcels.len() < SPARE_PARCELS_MAX && parcel.held_bytes() <= SPARE_PARCEL_BYTES_MAX {
+            parcel.clear();
+            self.spare_parcels.push(parcel);
+        }
+    }
+
+    /// Executes requests of another core from `next` on, a slice at most, until the parcel of replies is full: whether it is.
+    fn serve_some(&mut self, from: usize, parcel: &Parcel, next: &mut usize) -> bool {
+        let waiting = &parcel.requests[*next..];
+        let ahead = &waiting[..waiting.len().min(SERVE_MAX)];
+        let place = |request: &Request| if let Work::Key(work) = &request.work { Some(work.at) } else { None };
         self.shard.prefetch(ahead.iter().filter_map(place));
         let end = self.work_done() + SERVE_MAX as u64;
         let end_bytes = self.outbox[from].bytes.len() + SLICE_OUTPUT_MAX;
@@ -69,41 +83,54 @@ impl Node {
             if self.work_done() >= end || self.outbox[from].bytes.len() >= end_bytes {
                 return false;
             }
-            let Some(request) = waiting.requests.next() else { return false };
+            let Some(request) = parcel.requests.get(*next) else { return false };
+            *next += 1;
             self.executed += 1;
-            self.serve(from, &request, &waiting.bytes);
+            self.serve(from, request, parcel);
         }
         true
     }
 
     /// Executes one request of another core into that core's parcel.
-    pub(super) fn serve(&mut self, from: usize, request: &Request, bytes: &[u8]) {
-        if let Work::Departed = request.work {
-            return self.depart(from, request.token.conn);
-        }
-        if let Work::Key { at, key, op, .. } = &request.work
-            && op.waits() > 0
-            && self.await_fill(from, request.token, request.form, *at, key.of(bytes), *op)
-        {
-            return;
-        }
+    fn serve(&mut self, from: usize, request: &Request, parcel: &Parcel) {
+        let form = parcel.form_of(request);
         self.shard.set_actor(Reader::actor(from, request.token.conn));
-        let body = if let Work::Snapshot = request.work {
-            Body::Snapshot(Box::new(self.snapshot()))
-        } else if let Work::FindSubscriber(id) = request.work {
-            Body::Subscriber(self.find_subscriber(id))
-        } else {
-            let mut reply = std::mem::take(&mut self.outbox[from].bytes);
-            let start = reply.len();
-            self.execute_for((from, request.token.conn), &request.form, &request.work, bytes, &mut reply);
-            let span = crate::command::Span::new(start, reply.len());
-            self.outbox[from].bytes = reply;
-            if let Work::Key { at, key, op, .. } = &request.work {
-                self.offer_copy(from, &request.form, *at, key.of(bytes), op);
+        let body = match &request.work {
+            Work::Departed => return self.depart(from, request.token.conn),
+            Work::Key(work) => {
+                let (key, op) = parcel.call_of(work);
+                if op.waits() > 0 && self.await_fill(from, request.token, *form, work.at, key, op) {
+                    return;
+                }
+                let span = self.write_reply(from, |node, out| {
+                    node.execute_tracked((from, request.token.conn), form, work.at, key, op, out);
+                });
+                self.offer_copy(from, form, work.at, key, &op);
+                Body::Encoded(span)
             }
-            Body::Encoded(span)
+            Work::Snapshot => Body::Snapshot(Box::new(self.snapshot())),
+            Work::FindSubscriber(id) => Body::Subscriber(self.find_subscriber(*id)),
+            work => Body::Encoded(self.write_reply(from, |node, out| {
+                let mut out = match form {
+                    Form::Resp { version, command, .. } => Encoder::new(out, *version, command),
+                    // What sweeps over cores answers status and numbers, which are joined into what the client gets.
+                    Form::Memcache(_) | Form::Http(_) => Encoder::new(out, Version::default(), ""),
+                };
+                node.execute_work(work, &parcel.bytes, &mut out);
+            })),
         };
         self.outbox[from].replies.push((request.token, body));
+    }
+
+    /// Has a reply written to the parcel for `core`: where it is.
+    #[inline]
+    fn write_reply(&mut self, core: usize, write: impl FnOnce(&mut Self, &mut Vec<u8>)) -> Span {
+        let mut out = std::mem::take(&mut self.outbox[core].bytes);
+        let start = out.len();
+        write(self, &mut out);
+        let span = Span::new(start, out.len());
+        self.outbox[core].bytes = out;
+        span
     }
 
     /// Counts a request that is executed for a client of this core.
@@ -123,23 +150,6 @@ impl Node {
             self.copies.consider(at.hash, self.hot.share_of(at.hash));
         }
         self.hot.written(at.hash, key, written);
-    }
-
-    /// Executes work on this core's own keys, and writes the reply in the form that its protocol wants.
-    fn execute_for(&mut self, from: (usize, ConnId), form: &Form, work: &Work, bytes: &[u8], out: &mut Vec<u8>) {
-        match (form, work) {
-            (form, Work::Key { at, key, op, bytes: stored }) => {
-                let op = op.with_bytes(stored.of(bytes));
-                self.execute_tracked(from, form, *at, key.of(bytes), op, out);
-            }
-            (Form::Resp { version, command, .. }, _) => {
-                self.execute_work(work, bytes, &mut Encoder::new(out, *version, command));
-            }
-            // What sweeps over cores answers status and numbers, which are joined into what the client gets.
-            (Form::Memcache(_) | Form::Http(_), _) => {
-                self.execute_work(work, bytes, &mut Encoder::new(out, Version::default(), ""));
-            }
-        }
     }
 
     /// Executes an operation on a key of this core for a connection, and remembers it as a reader if it keeps a copy.
@@ -216,24 +226,43 @@ impl Node {
         }
     }
 
-    pub(super) fn accept_reply(&mut self, token: Token, body: Body, bytes: &[u8]) {
-        let Some(mut session) = self.take(token.conn) else { return };
-        self.lend_buffer(&mut session);
-        if session.gathering.is_some() && token.sequence == session.output.next_sequence() {
-            if let Body::Encoded(span) = body {
-                self.gathered(token.conn, &mut session, token.part, span.of(bytes));
+    /// Puts the replies to requests of this core's clients in their places. What waited for them goes on when all are.
+    pub(super) fn accept_replies(&mut self, replies: impl Iterator<Item = (Token, Body)>, bytes: &[u8]) {
+        let mut replies = replies.peekable();
+        while let Some(&(Token { conn, .. }, _)) = replies.peek() {
+            let mut session = self.take(conn);
+            let mut goes_on = false;
+            if let Some(session) = &mut session {
+                self.lend_buffer(session);
             }
-            return self.put_back(token.conn, session);
+            // Those of a connection mostly follow each other.
+            while let Some((token, body)) = replies.next_if(|(token, _)| token.conn == conn) {
+                if let Some(session) = &mut session {
+                    goes_on |= self.accept_reply(session, token, body, bytes);
+                }
+            }
+            let Some(mut session) = session else { continue };
+            if goes_on && (!session.input.is_empty() || session.input_ended || session.http_batch.is_some()) {
+                self.queue(conn, &mut session);
+            }
+            self.put_back(conn, session);
         }
+    }
+
+    /// Puts one reply in its place; answers whether that is more than a part of what is gathered.
+    #[inline]
+    fn accept_reply(&mut self, session: &mut Session, token: Token, body: Body, bytes: &[u8]) -> bool {
         match body {
+            Body::Encoded(span)
+                if session.gathering.is_some() && token.sequence == session.output.next_sequence() =>
+            {
+                self.gathered(token.conn, session, token.part, span.of(bytes));
+                return false;
+            }
             Body::Encoded(span) => session.output.fill(token.sequence, token.part, span.of(bytes)),
-            Body::Snapshot(snapshot) => self.accept_counters(&mut session, token.sequence, *snapshot),
-            Body::Subscriber(found) => self.accept_subscriber(&mut session, token, found),
+            Body::Snapshot(snapshot) => self.accept_counters(session, token.sequence, *snapshot),
+            Body::Subscriber(found) => self.accept_subscriber(session, token, found),
         }
-        // All replies of a parcel are put in their places before what waited for them goes on.
-        if !session.input.is_empty() || session.input_ended || session.http_batch.is_some() {
-            self.queue(token.conn, &mut session);
-        }
-        self.put_back(token.conn, session);
+        true
     }
 }

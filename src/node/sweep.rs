@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Node;
 use super::batch::reply;
 use super::hotkeys;
-use super::mailbox::{ConnId, Form, Request, Scan, Token, Work};
+use super::mailbox::{ConnId, Form, Scan, Token, Work};
 use super::output::{Join, Report};
 use super::session::{Scope, Session};
 use super::settings::Change;
@@ -141,7 +141,7 @@ impl Node {
                 scan.pattern = self.outbox[core].put(bytes);
             }
             let form = super::keys::form(session, command);
-            return self.send_request(core, Request { token, form, work });
+            return self.outbox[core].ask(token, &form, work);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -227,7 +227,7 @@ impl Node {
         let here = self.core;
         for core in (0..cores).filter(|&core| core != here) {
             let token = Token { conn: id, sequence, part: core as u32 };
-            self.send_request(core, Request { token, form, work: Work::Snapshot });
+            self.outbox[core].ask(token, &form, Work::Snapshot);
         }
         self.accept_counters(session, sequence, self.snapshot());
     }

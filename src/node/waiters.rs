@@ -243,7 +243,7 @@ impl Node {
         self.execute_tracked((from, token.conn), &form, at, key, op, &mut reply);
         let length = reply.len();
         if from == self.core {
-            self.accept_reply(token, Body::Encoded(Span::new(0, length)), &reply);
+            self.accept_replies(std::iter::once((token, Body::Encoded(Span::new(0, length)))), &reply);
         } else {
             let span = self.outbox[from].put(&reply);
             self.outbox[from].replies.push((token, Body::Encoded(span)));
