@@ -126,7 +126,7 @@ impl Node {
             Protocol::Memcache => return self.run_memcache(id, session, input),
             Protocol::Http => return self.run_http(id, session, input),
         }
-        self.lend_buffer(session);
+        self.spare.lend(session);
         let mut batch = std::mem::take(&mut self.batch);
         let mut consumed = 0;
         let mut need = std::mem::take(&mut session.need);
@@ -247,9 +247,7 @@ impl Node {
     #[inline]
     pub(super) fn end_slice(&mut self, id: ConnId, session: &mut Session) {
         self.note_stalled(id, session);
-        if let Some(buffer) = session.output.reclaim() {
-            self.spare.push(buffer);
-        }
+        self.spare.reclaim(session);
     }
 
     /// Whether a slice has done what it may.

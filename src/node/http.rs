@@ -52,7 +52,7 @@ pub(super) fn limits(limits: &Limits, budget_bytes: u64) -> http::Limits {
 impl Node {
     /// Executes a slice of the requests at the start of `input`; answers how many bytes they were.
     pub(super) fn run_http(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
-        self.lend_buffer(session);
+        self.spare.lend(session);
         let slice = self.slice(session);
         let mut consumed = 0;
         session.need = 0;

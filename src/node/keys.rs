@@ -7,7 +7,8 @@ use super::mailbox::{ConnId, Form, Token};
 use super::output::Join;
 use super::readers::Reader;
 use super::session::{Scope, Session};
-use super::{Node, REQUESTS_BYTES_MAX, SPARE_BYTES_MAX};
+use super::spare::REPLY_BYTES_MAX;
+use super::{Node, REQUESTS_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
 use crate::command::{Args, Op, OpError, ReplySink, SyntaxError, Value, syntax};
 use crate::engine::At;
@@ -67,6 +68,7 @@ impl Node {
         {
             return self.answer_copy(copy, &form, &op, session.output.buffer());
         }
+        self.spare.lend_behind(session);
         let sequence = session.output.expect(Join::Single, 1);
         self.execute_late(session, Token { conn: id, sequence, part: 0 }, form, (at, owner), key, op);
     }
@@ -197,7 +199,7 @@ impl Node {
         }
         self.steer(session, places[0].1);
         places.clear();
-        places.shrink_to(SPARE_BYTES_MAX);
+        places.shrink_to(REPLY_BYTES_MAX);
         self.places_scratch = places;
     }
 }

@@ -176,9 +176,9 @@ pub struct Parcel {
     /// Requests, in the order of their sessions' streams.
     pub requests: Vec<Request>,
     /// How the replies to them are written. One that is like that of the request before it stands here once.
-    forms: Vec<Form>,
+    pub forms: Vec<Form>,
     /// What they do with keys, likewise; without the bytes that they store.
-    ops: Vec<Op<'static>>,
+    pub ops: Vec<Op<'static>>,
     /// Replies to the other core's requests.
     pub replies: Vec<(Token, Body)>,
     /// What connections that keep copies are told.

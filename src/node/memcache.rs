@@ -51,7 +51,7 @@ enum Stop {
 impl Node {
     /// Executes a slice of the requests at the start of `input`; answers how many bytes they were.
     pub(super) fn run_memcache(&mut self, id: ConnId, session: &mut Session, input: &[u8]) -> usize {
-        self.lend_buffer(session);
+        self.spare.lend(session);
         let mut batch = std::mem::take(&mut self.memcache_batch);
         let mut consumed = 0;
         session.need = 0;

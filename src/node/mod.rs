@@ -33,6 +33,7 @@ mod retired;
 mod serve;
 pub mod session;
 pub mod settings;
+mod spare;
 pub mod stats;
 mod steering;
 mod stream;
@@ -60,6 +61,7 @@ use redirect::Subscribers;
 use retired::Retired;
 use session::{Protocol, Scope, Session, State};
 use settings::Budget;
+use spare::Spare;
 use stats::{CoreSnapshot, MemoryStats};
 use topology::Topology;
 use waiters::Waiters;
@@ -144,9 +146,6 @@ const VALUES_HELD_MIN: u64 = 4;
 const HELD_MS_MAX: u64 = 2;
 /// Bytes of input of a session that waits for its next slice, above which it wants no more.
 const BEHIND_BYTES_MAX: usize = 64 << 10;
-/// Spare output buffers kept, and the largest that is worth keeping.
-const SPARE_BUFFERS_MAX: usize = 512;
-const SPARE_BYTES_MAX: usize = 64 << 10;
 /// What a session counts for from its first moment on, until all that sessions hold is counted again: itself, its place,
 /// its connection in the io room, and small buffers.
 const SESSION_BYTES: u64 = (size_of::<Session>() + size_of::<Place>() + 128) as u64;
@@ -220,9 +219,7 @@ pub struct Node {
     memcache_batch: memcache::Batch,
     scratch: Vec<u8>,
     places_scratch: Vec<(At, usize)>,
-    spare: Vec<Vec<u8>>,
-    spare_pieces: Vec<Vec<u8>>,
-    spare_parcels: Vec<Parcel>,
+    spare: Spare,
     retired: Retired,
     /// Writes refused for want of memory when that was last looked at.
     refused_before: u64,
@@ -273,9 +270,7 @@ impl Node {
             memcache_batch: memcache::Batch::default(),
             scratch: Vec::new(),
             places_scratch: Vec::new(),
-            spare: Vec::new(),
-            spare_pieces: Vec::new(),
-            spare_parcels: Vec::new(),
+            spare: Spare::default(),
             retired: Retired::default(),
             refused_before: 0,
             counters: CoreSnapshot { core, cpu: server.cpu, ..CoreSnapshot::default() },
@@ -442,31 +437,15 @@ impl Node {
 
     /// The reply bytes taken before are sent.
     #[inline]
-    pub fn sent(&mut self, id: ConnId, mut buffer: Vec<u8>) {
+    pub fn sent(&mut self, id: ConnId, buffer: Vec<u8>) {
         self.counters.bytes_out += buffer.len() as u64;
-        if buffer.capacity() <= SPARE_BYTES_MAX && self.spare.len() < SPARE_BUFFERS_MAX {
-            buffer.clear();
-            self.spare.push(buffer);
-        } else {
-            self.keep_piece(buffer);
-        }
+        self.spare.keep(buffer);
         let Some(session) = self.session(id) else { return };
         session.in_flight_bytes = 0;
         if session.input.is_empty() && !session.input_ended {
             self.list(id);
         } else {
             self.resume(id);
-        }
-    }
-
-    /// Gives a session that has none a buffer for its replies. It keeps it while there is something in
-    /// it: idle connections hold no buffers.
-    #[inline]
-    fn lend_buffer(&mut self, session: &mut Session) {
-        if session.output.is_bare()
-            && let Some(buffer) = self.spare.pop()
-        {
-            session.output.lend(buffer);
         }
     }
 
@@ -583,8 +562,7 @@ impl Node {
         if self.outbox[core].is_empty() {
             return None;
         }
-        let spare = self.spare_parcels.pop().unwrap_or_default();
-        let parcel = std::mem::replace(&mut self.outbox[core], spare);
+        let parcel = std::mem::replace(&mut self.outbox[core], self.spare.parcel());
         self.congested = false;
         for id in std::mem::take(&mut self.stalled) {
             if let Some(mut session) = self.take(id) {
@@ -657,7 +635,7 @@ impl Node {
 
     /// Keeps the scratch buffer, unless one large reply has made it so.
     fn keep_scratch(&mut self, scratch: Vec<u8>) {
-        if scratch.capacity() <= SPARE_BYTES_MAX {
+        if scratch.capacity() <= spare::REPLY_BYTES_MAX {
             self.scratch = scratch;
         }
     }
@@ -717,16 +695,14 @@ impl Node {
     pub fn session_bytes(&self) -> u64 {
         let sessions = self.places.iter().filter_map(|p| p.session.as_deref());
         let held: usize = sessions.map(|s| size_of::<Session>() + s.held_bytes() + s.in_flight_bytes).sum();
-        let spare: usize = self.spare.iter().chain(&self.spare_pieces).map(Vec::capacity).sum();
         let places = self.places.capacity() * size_of::<Place>();
-        self.shard.pins_bytes() + (held + spare + self.bytes_of_nobody() + places) as u64
+        self.shard.pins_bytes() + (held + self.spare.held_bytes() + self.bytes_of_nobody() + places) as u64
     }
 
-    /// Bytes of requests that wait, of readers, of copies and of empty parcels, which are bounded by themselves, and of
-    /// buffers on their way back to the allocator: they go with no connection.
+    /// Bytes of requests that wait, of readers and of copies, which are bounded by themselves, and of buffers on their way
+    /// back to the allocator: they go with no connection.
     fn bytes_of_nobody(&self) -> usize {
-        let parcels: usize = self.spare_parcels.iter().map(Parcel::held_bytes).sum();
-        parcels + self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes() + self.retired.held_bytes()
+        self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes() + self.retired.held_bytes()
     }
 
     /// Closes the connections that hold most until all together hold at most

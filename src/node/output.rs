@@ -4,6 +4,8 @@
 //! ```text
 //! ready ─────────┐ pending[0]          pending[1]
 //! bytes to send  │ reply? then tail    reply? then tail   <- replies written now go to the last tail
+//!
+//! later          │ (sent) tail 0, tail 1 ..               the tails, one behind the other
 //! ```
 //!
 //! Large values are not among the bytes: marks say where they belong, and they are
@@ -22,6 +24,9 @@ use crate::protocol::resp::{Encoder, Marks, Version};
 const WINDOW_FIRST: usize = 64;
 /// The most that may wait.
 const WINDOW_MAX: usize = 1024;
+
+/// Bytes of tails that have become ready from which on they are cut off.
+const PASSED_MAX: usize = 4 << 10;
 
 /// Bytes that are worth a message of their own.
 const HELD_BACK_MAX: usize = 4 << 10;
@@ -55,8 +60,8 @@ struct Pending {
     /// Bytes of the parts so far, also if they were dropped for being too many.
     bytes: usize,
     counters: Option<Box<CountersReady>>,
-    /// Replies to later requests, which must wait behind this one.
-    tail: Vec<u8>,
+    /// Where in the tails those replies begin that must wait behind this one, counted from the first that ever was.
+    tail: usize,
 }
 
 /// What a session has to send.
@@ -73,8 +78,13 @@ pub struct Output {
     pending: VecDeque<Pending>,
     /// Sequence number of the first pending reply.
     first: u32,
-    /// Bytes in parts and tails.
-    held_bytes: usize,
+    /// The tails, and of those that have become ready what is not cut off yet.
+    later: Vec<u8>,
+    /// How many bytes that is, and how many were cut off before.
+    passed: usize,
+    cut: usize,
+    /// Bytes in parts.
+    part_bytes: usize,
     /// About the largest reply that another core sent lately; 0 before the first.
     reply_bytes: usize,
     /// Whether a pending reply may take long, so that nothing waits for it.
@@ -122,19 +132,13 @@ impl Output {
     /// Where the next reply is to be written.
     #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        match self.pending.back_mut() {
-            None => &mut self.ready,
-            Some(last) => &mut last.tail,
-        }
+        if self.pending.is_empty() { &mut self.ready } else { &mut self.later }
     }
 
     /// An encoder for the next reply, which takes large values as pins.
     #[inline]
     pub fn encoder<'a>(&'a mut self, version: Version, command: &'a str) -> Encoder<'a> {
-        let buffer = match self.pending.back_mut() {
-            None => &mut self.ready,
-            Some(last) => &mut last.tail,
-        };
+        let buffer = if self.pending.is_empty() { &mut self.ready } else { &mut self.later };
         Encoder::pinning(buffer, &mut self.marks, version, command)
     }
 
@@ -153,7 +157,7 @@ impl Output {
     /// All bytes held for this session beside the values in the arena.
     #[inline]
     pub fn copied_bytes(&self) -> usize {
-        self.ready.len() + self.held_bytes + self.pending.back().map_or(0, |p| p.tail.len())
+        self.ready.len() + self.part_bytes + self.later.len() - self.passed
     }
 
     /// The large values that wait to be sent.
@@ -235,9 +239,28 @@ impl Output {
         is_idle.then(|| std::mem::take(&mut self.ready))
     }
 
-    /// Bytes of the buffer for bytes to send that are not used.
+    /// Whether the next request that waits for another core needs a buffer for the replies behind it.
+    #[inline]
+    pub fn is_bare_behind(&self) -> bool {
+        self.later.capacity() == 0
+    }
+
+    /// Takes `buffer` for them.
+    #[inline]
+    pub fn lend_behind(&mut self, buffer: Vec<u8>) {
+        debug_assert!(self.is_bare_behind() && buffer.is_empty());
+        self.later = buffer;
+    }
+
+    /// Gives it back when no request waits.
+    #[inline]
+    pub fn reclaim_behind(&mut self) -> Option<Vec<u8>> {
+        (self.pending.is_empty() && !self.is_bare_behind()).then(|| std::mem::take(&mut self.later))
+    }
+
+    /// Bytes of the buffers that are not used.
     pub fn unused_bytes(&self) -> usize {
-        self.ready.capacity() - self.ready.len()
+        self.ready.capacity() - self.ready.len() + self.later.capacity() - (self.later.len() - self.passed)
     }
 
     /// The sequence number that the next place kept will have.
@@ -288,9 +311,6 @@ impl Output {
     /// Keeps a place for a reply of `parts` parts and answers its sequence number.
     pub fn expect(&mut self, join: Join, parts: u32) -> u32 {
         debug_assert!(parts > 0);
-        if let Some(last) = self.pending.back() {
-            self.held_bytes += last.tail.len();
-        }
         let pending = Pending {
             join,
             count: parts,
@@ -298,7 +318,7 @@ impl Output {
             parts: Vec::new(),
             bytes: 0,
             counters: None,
-            tail: Vec::new(),
+            tail: self.cut + self.later.len(),
         };
         self.pending.push_back(pending);
         self.marks.buffer = self.first.wrapping_add(self.pending.len() as u32);
@@ -325,14 +345,14 @@ impl Output {
         }
         pending.bytes += bytes.len();
         if pending.is_too_long() {
-            self.held_bytes -= pending.parts.iter().map(Vec::len).sum::<usize>();
+            self.part_bytes -= pending.parts.iter().map(Vec::len).sum::<usize>();
             pending.parts.iter_mut().for_each(|part| *part = Vec::new());
         } else {
             if pending.parts.is_empty() {
                 pending.parts.resize_with(pending.count as usize, Vec::new);
             }
             pending.parts[part as usize].extend_from_slice(bytes);
-            self.held_bytes += bytes.len();
+            self.part_bytes += bytes.len();
         }
         pending.missing -= 1;
         self.settle();
@@ -371,7 +391,7 @@ impl Output {
     pub fn finish_counters(&mut self, sequence: u32, reply: Vec<u8>) {
         let Some(pending) = self.pending.get_mut(sequence.wrapping_sub(self.first) as usize) else { return };
         pending.missing = 0;
-        self.held_bytes += reply.len();
+        self.part_bytes += reply.len();
         pending.parts = vec![reply];
         self.settle();
     }
@@ -387,19 +407,35 @@ impl Output {
     fn finish_front(&mut self, write: impl FnOnce(&Pending, &mut Vec<u8>)) {
         let Some(done) = self.pending.pop_front() else { return };
         self.first = self.first.wrapping_add(1);
-        self.held_bytes -= done.parts.iter().map(Vec::len).sum::<usize>();
-        if self.pending.is_empty() {
-            (self.is_patient, self.is_held) = (false, false);
-        } else {
-            self.held_bytes -= done.tail.len();
-        }
+        self.part_bytes -= done.parts.iter().map(Vec::len).sum::<usize>();
+        let end = self.pending.front().map_or(self.later.len(), |next| next.tail - self.cut);
         write(&done, &mut self.ready);
         if !self.marks.is_empty() {
             // What was ready and what was this tail are one buffer now, with the new number.
-            self.marks.carry(self.first, self.first, self.ready.len());
-            self.marks.carry(self.first.wrapping_sub(1), self.first, 0);
+            self.marks.carry(self.first, self.first, self.ready.len(), self.passed);
+            self.marks.carry(self.first.wrapping_sub(1), self.first, 0, 0);
         }
-        self.ready.extend_from_slice(&done.tail);
+        self.ready.extend_from_slice(&self.later[self.passed..end]);
+        self.passed = end;
+        if self.pending.is_empty() {
+            (self.is_patient, self.is_held) = (false, false);
+            self.later.clear();
+            (self.passed, self.cut) = (0, 0);
+        } else if self.passed > PASSED_MAX && self.passed > self.later.len() / 2 {
+            self.cut_off();
+        }
+    }
+
+    /// Cuts off the tails that have become ready: those of a client that never waits for all of its replies would pile up.
+    #[cold]
+    fn cut_off(&mut self) {
+        self.later.drain(..self.passed);
+        self.cut += self.passed;
+        for pending in 1..=self.pending.len() as u32 {
+            let buffer = self.first.wrapping_add(pending);
+            self.marks.carry(buffer, buffer, 0, self.passed);
+        }
+        self.passed = 0;
     }
 }
 

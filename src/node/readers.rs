@@ -352,7 +352,7 @@ impl Node {
         if self.redirect_notice(id, &mut session, key) {
             // Another connection hears of it.
         } else if session.version == Version::Resp3 && session.tracking.is_some() {
-            self.lend_buffer(&mut session);
+            self.spare.lend(&mut session);
             session.write_notice(key);
         }
         self.put_back(id, session);

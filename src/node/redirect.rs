@@ -282,7 +282,7 @@ impl Node {
 
     fn deliver_message(&mut self, to: ConnId, key: Option<&[u8]>) -> Heard {
         let Some(mut session) = self.take(to) else { return Heard::Gone };
-        self.lend_buffer(&mut session);
+        self.spare.lend(&mut session);
         let told = session.write_message(key);
         self.put_back(to, session);
         if told { Heard::Yes } else { Heard::No }
@@ -301,7 +301,7 @@ impl Node {
     pub(super) fn accept_unheard(&mut self, id: ConnId, is_gone: bool) {
         let Some(mut session) = self.take(id) else { return };
         if is_gone {
-            self.lend_buffer(&mut session);
+            self.spare.lend(&mut session);
             session.break_redirect();
         } else if let Some(redirect) = session.tracking.as_mut().and_then(|tracking| tracking.redirect.as_mut()) {
             redirect.unheard = true;

@@ -17,9 +17,6 @@ use crate::protocol::resp::{Encoder, Version};
 pub(super) const REPLIES_BYTES_MAX: usize = 16 << 20;
 /// Requests of another core that are executed in one slice.
 const SERVE_MAX: usize = 256;
-/// Parcels whose memory is kept, and how much each may have.
-const SPARE_PARCELS_MAX: usize = 8;
-const SPARE_PARCEL_BYTES_MAX: usize = 128 << 10;
 /// When all keys are deleted if nobody asks for that.
 pub(super) const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
@@ -44,7 +41,7 @@ impl Node {
             self.deferred[from].push_back(Deferred { parcel, next });
             self.queue_requests(from);
         } else {
-            self.keep_parcel(parcel);
+            self.spare.keep_parcel(parcel);
         }
     }
 
@@ -55,19 +52,11 @@ impl Node {
         if waiting.next < waiting.parcel.requests.len() {
             self.deferred[core].push_front(waiting);
         } else {
-            self.keep_parcel(waiting.parcel);
+            self.spare.keep_parcel(waiting.parcel);
         }
         // Full, they wait until the parcel is taken.
         if !is_full {
             self.queue_requests(core);
-        }
-    }
-
-    /// Keeps the memory of a parcel for one that is to be sent, unless it is much.
-    fn keep_parcel(&mut self, mut parcel: Parcel) {
-        if self.spare_parcels.len() < SPARE_PARCELS_MAX && parcel.held_bytes() <= SPARE_PARCEL_BYTES_MAX {
-            parcel.clear();
-            self.spare_parcels.push(parcel);
         }
     }
 
@@ -233,7 +222,7 @@ impl Node {
             let mut session = self.take(conn);
             let mut goes_on = false;
             if let Some(session) = &mut session {
-                self.lend_buffer(session);
+                self.spare.lend(session);
             }
             // Those of a connection mostly follow each other.
             while let Some((token, body)) = replies.next_if(|(token, _)| token.conn == conn) {
@@ -242,6 +231,7 @@ impl Node {
                 }
             }
             let Some(mut session) = session else { continue };
+            self.spare.reclaim_behind(&mut session);
             if goes_on && (!session.input.is_empty() || session.input_ended || session.http_batch.is_some()) {
                 self.queue(conn, &mut session);
             }
@@ -253,9 +243,7 @@ impl Node {
     #[inline]
     fn accept_reply(&mut self, session: &mut Session, token: Token, body: Body, bytes: &[u8]) -> bool {
         match body {
-            Body::Encoded(span)
-                if session.gathering.is_some() && token.sequence == session.output.next_sequence() =>
-            {
+            Body::Encoded(span) if session.gathering.is_some() && token.sequence == session.output.next_sequence() => {
                 self.gathered(token.conn, session, token.part, span.of(bytes));
                 return false;
             }

@@ -15,8 +15,6 @@ use crate::engine::Shard;
 /// Bytes copied to be sent at a time: large enough that the send costs more than its
 /// system call, small beside the smallest budget.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
-/// Pieces kept to be filled again.
-const SPARE_PIECES_MAX: usize = 4;
 /// After so many milliseconds without a byte taken or given, who holds segments that no key
 /// has is closed if somebody was refused memory,
 const STALLED_MS: u64 = 1_000;
@@ -28,8 +26,7 @@ impl Node {
     #[cold]
     pub(super) fn take_piece(&mut self, id: ConnId) -> Option<Vec<u8>> {
         let mut session = self.take(id)?;
-        let mut piece = self.spare_pieces.pop().unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES));
-        piece.clear();
+        let mut piece = self.spare.piece();
         let mut done = Vec::new();
         let shard = &self.shard;
         let read = |pin: Pin, offset, max, out: &mut Vec<u8>| shard.read_pin(pin, offset, max, out);
@@ -39,16 +36,6 @@ impl Node {
         session.progress_at = self.now;
         self.places[id.index as usize].session = Some(session);
         Some(piece)
-    }
-
-    /// Keeps the buffer of a piece that was sent.
-    pub(super) fn keep_piece(&mut self, piece: Vec<u8>) {
-        if piece.capacity() >= PIECE_BYTES
-            && piece.capacity() < 2 * PIECE_BYTES
-            && self.spare_pieces.len() < SPARE_PIECES_MAX
-        {
-            self.spare_pieces.push(piece);
-        }
     }
 
     /// Gives back all that a session holds of the shard.

@@ -86,10 +86,11 @@ impl Marks {
         self.queue.front().copied()
     }
 
-    /// Moves the values of buffer `from` behind the first `offset` bytes of buffer `to`.
-    pub fn carry(&mut self, from: u32, to: u32, offset: usize) {
+    /// Moves the values of buffer `from` behind the first `offset` bytes of buffer `to`, and leaves `without` bytes of those
+    /// before them behind.
+    pub fn carry(&mut self, from: u32, to: u32, offset: usize, without: usize) {
         for mark in self.queue.iter_mut().filter(|mark| mark.buffer == from) {
-            (mark.buffer, mark.at) = (to, mark.at + offset);
+            (mark.buffer, mark.at) = (to, mark.at - without + offset);
         }
     }
 
