@@ -3,7 +3,7 @@
 //! Goal: the least that any server on this ring can cost for a load of redis-benchmark, to set what Ringfence costs beside.
 //! Method: bytes are counted, not parsed. Each request of `redis-benchmark -t get -d 64 -r N` has 36 bytes and each of
 //! `-t set` 107, so their number follows from that of the bytes, and every one has the same answer. It gathers always, as
-//! a busy core of Ringfence does most of the time.
+//! a busy core of Ringfence does most of the time; with `--idle busy` it never sleeps instead.
 //!
 //! ```text
 //! cargo build --release --example floor
@@ -58,17 +58,22 @@ impl Client {
 }
 
 fn main() -> std::io::Result<()> {
-    // Beside the port it takes no notice of what other servers are told.
+    // It takes no notice of what else other servers are told.
     let words: Vec<String> = std::env::args().collect();
-    let port = words.windows(2).find(|pair| pair[0] == "--port").map(|pair| pair[1].as_str());
+    let told = |name| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+    let (port, is_busy) = (told("--port"), told("--idle") == Some("busy"));
     let listener = TcpListener::bind(format!("127.0.0.1:{}", port.expect("--port says where to listen")))?;
     let value = format!("${VALUE_BYTES}\r\n{:x<VALUE_BYTES$}\r\n", "").into_bytes();
     let mut ring = Ring::new()?;
     ring.accept(LISTENER, listener.as_raw_fd());
     let (mut clients, mut received) = (Vec::new(), 0);
     loop {
-        let gather = Gather { events: (received * 2).min(GATHER_EVENTS_MAX), time: GATHER_TIME };
-        ring.submit_and_wait(WAIT, (received > 1).then_some(gather))?;
+        if is_busy {
+            ring.submit()?;
+        } else {
+            let gather = Gather { events: (received * 2).min(GATHER_EVENTS_MAX), time: GATHER_TIME };
+            ring.submit_and_wait(WAIT, (received > 1).then_some(gather))?;
+        }
         received = 0;
         while let Some(completion) = ring.next_news() {
             received += usize::from(matches!(completion, Completion::Received { .. }));
