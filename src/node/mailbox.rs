@@ -269,3 +269,41 @@ fn number_of<T: PartialEq>(list: &mut Vec<T>, new: T) -> u32 {
 fn memory_of<T>(list: &Vec<T>) -> usize {
     list.capacity() * size_of::<T>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{KeyHash, SLOT_COUNT};
+    use crate::command::{Condition, Expiry, SetReply};
+
+    #[test]
+    fn every_request_has_its_own_key_and_bytes_and_shares_what_it_has_in_common() {
+        let form = |command| Form::Resp { version: Version::default(), command, tracked: None };
+        let set = |value, expiry| Op::Set { value, expiry, condition: Condition::Always, reply: SetReply::Status };
+        let asked = [
+            ("get", "one", Op::Get),
+            ("get", "two", Op::Get),
+            ("set", "three", set(b"3".as_slice(), Expiry::Never)),
+            ("set", "", set(b"", Expiry::Never)),
+            ("set", "five", set(b"55555", Expiry::In(5))),
+            ("get", "six", Op::Get),
+            ("strlen", "seven", Op::Strlen),
+        ];
+        let mut parcel = Parcel::default();
+        for round in 0..2 {
+            for (n, (command, key, op)) in asked.iter().enumerate() {
+                let token = Token { conn: ConnId { index: 1, generation: 0 }, sequence: n as u32, part: 0 };
+                let at = At { slot: Slot::new(n as u16 % SLOT_COUNT as u16).unwrap(), hash: KeyHash(n as u64) };
+                parcel.ask_key(token, &form(command), at, key.as_bytes(), op);
+            }
+            assert_eq!((parcel.forms.len(), parcel.ops.len()), (4, 5));
+            for (n, (request, (command, key, op))) in parcel.requests.iter().zip(&asked).enumerate() {
+                assert_eq!((request.token.sequence, parcel.form_of(request)), (n as u32, &form(command)));
+                let Work::Key(work) = &request.work else { panic!("{request:?}") };
+                assert_eq!((work.at.hash, parcel.call_of(work)), (KeyHash(n as u64), (key.as_bytes(), *op)));
+            }
+            parcel.clear();
+            assert!(parcel.is_empty() && parcel.bytes.is_empty() && parcel.held_bytes() > 0, "round {round}");
+        }
+    }
+}

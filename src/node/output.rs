@@ -271,7 +271,7 @@ impl Output {
     /// Whether the bytes to send have to be taken in pieces.
     #[inline]
     pub fn is_in_pieces(&self) -> bool {
-        self.taken > 0 || self.marks.first().is_some_and(|mark| mark.buffer == self.first)
+        self.taken > 0 || self.has_value()
     }
 
     /// Adds the next bytes to send to `piece`, until it has `max` of them. `read` adds those of a large
@@ -302,10 +302,16 @@ impl Output {
                 self.marks.pop().into_iter().for_each(&mut done);
             }
         }
-        if self.taken == self.ready.len() {
+        if self.taken == self.ready.len() && !self.has_value() {
             self.ready.clear();
             self.taken = 0;
         }
+    }
+
+    /// Whether a large value belongs among the bytes to send.
+    #[inline]
+    fn has_value(&self) -> bool {
+        self.marks.first().is_some_and(|mark| mark.buffer == self.first)
     }
 
     /// Keeps a place for a reply of `parts` parts and answers its sequence number.
@@ -487,6 +493,7 @@ pub(super) fn encoded_integer(reply: &[u8]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn ready(output: &mut Output) -> String {
         String::from_utf8(output.take_ready()).unwrap()
@@ -530,6 +537,113 @@ mod tests {
         assert!(output.is_held_back(), "of the next nobody has said so");
         output.ready.push(b'x');
         assert!(!output.is_held_back(), "that is enough for a message");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize),
+        Pin(usize),
+        Expect,
+        Fill(prop::sample::Index, usize),
+        Take(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1..3000_usize).prop_map(Step::Write),
+            1 => (1..5000_usize).prop_map(Step::Pin),
+            3 => Just(Step::Expect),
+            3 => (any::<prop::sample::Index>(), 0..2000_usize).prop_map(|(which, len)| Step::Fill(which, len)),
+            2 => (1..6000_usize).prop_map(Step::Take),
+        ]
+    }
+
+    /// Replies as they are to be sent, and those that are not there yet.
+    #[derive(Default)]
+    struct Model {
+        replies: Vec<Option<Vec<u8>>>,
+        /// The sequence numbers of those that are missing, and their places.
+        missing: Vec<(u32, usize)>,
+        letter: u8,
+    }
+
+    impl Model {
+        fn bytes(&mut self, len: usize) -> Vec<u8> {
+            self.letter = self.letter.wrapping_add(1);
+            vec![self.letter; len]
+        }
+
+        fn fill(&mut self, output: &mut Output, which: usize, len: usize) {
+            let (sequence, place) = self.missing.remove(which);
+            let bytes = self.bytes(len);
+            output.fill(sequence, 0, &bytes);
+            self.replies[place] = Some(bytes);
+        }
+    }
+
+    fn take(output: &mut Output, max: usize, sent: &mut Vec<u8>) {
+        if output.is_in_pieces() {
+            let read = |pin: Pin, offset: usize, max: usize, out: &mut Vec<u8>| {
+                let count = max.min(pin.len - offset);
+                out.resize(out.len() + count, pin.id as u8);
+                count
+            };
+            let mut piece = Vec::new();
+            output.take_piece(max, &mut piece, read, |_| {});
+            assert!(piece.len() <= max);
+            sent.extend(piece);
+        } else {
+            sent.extend(output.take_ready());
+        }
+    }
+
+    proptest! {
+        /// Whatever is written, pinned, awaited and taken in which order, and however long some reply is awaited.
+        #[test]
+        fn what_is_sent_is_what_was_answered_in_the_order_of_the_requests(
+            first in any::<u32>(),
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let mut output = Output { first, ..Output::default() };
+            output.marks.buffer = first;
+            let (mut model, mut sent) = (Model::default(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Write(len) => {
+                        let bytes = model.bytes(len);
+                        output.buffer().extend_from_slice(&bytes);
+                        model.replies.push(Some(bytes));
+                    }
+                    Step::Pin(len) => {
+                        let bytes = model.bytes(len);
+                        let at = output.buffer().len();
+                        output.marks.push(at, Pin { id: bytes[0].into(), len });
+                        model.replies.push(Some(bytes));
+                    }
+                    Step::Expect => {
+                        model.missing.push((output.expect(Join::Single, 1), model.replies.len()));
+                        model.replies.push(None);
+                    }
+                    Step::Fill(which, len) if !model.missing.is_empty() => {
+                        let which = which.index(model.missing.len());
+                        model.fill(&mut output, which, len);
+                    }
+                    Step::Take(max) => take(&mut output, max, &mut sent),
+                    Step::Fill(..) => {}
+                }
+                let whole: usize = model.replies.iter().flatten().map(Vec::len).sum();
+                let held = output.total_bytes() - output.taken - output.taken_of_value;
+                prop_assert_eq!(held, whole - sent.len());
+            }
+            while !model.missing.is_empty() {
+                model.fill(&mut output, 0, 10);
+            }
+            while output.ready_bytes() > 0 || output.is_in_pieces() {
+                take(&mut output, 700, &mut sent);
+            }
+            prop_assert_eq!(sent, model.replies.into_iter().flatten().flatten().collect::<Vec<_>>());
+            prop_assert!(output.is_settled() && output.total_bytes() == 0);
+        }
     }
 
     #[test]
