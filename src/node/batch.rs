@@ -115,6 +115,7 @@ impl Node {
         if session.state != State::Open && session.inflow.is_some() {
             self.let_go_inflow(session);
         }
+        self.spare.reclaim(session);
     }
 
     /// Executes a slice of the whole requests at the start of `input` and answers how many bytes they were. If there

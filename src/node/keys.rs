@@ -7,7 +7,6 @@ use super::mailbox::{ConnId, Form, Token};
 use super::output::Join;
 use super::readers::Reader;
 use super::session::{Scope, Session};
-use super::spare::REPLY_BYTES_MAX;
 use super::{Node, REQUESTS_BYTES_MAX};
 use crate::command::table::{Gather, Spec};
 use crate::command::{Args, Op, OpError, ReplySink, SyntaxError, Value, syntax};
@@ -163,6 +162,7 @@ impl Node {
         });
         if places.iter().all(|&(_, owner)| owner == self.core) {
             let (version, tracked) = (session.version, session.tracks());
+            let passed = session.output.passed_bytes();
             let mut out = session.output.encoder(version, spec.name);
             if gather == Gather::List {
                 out.array(places.len());
@@ -172,7 +172,7 @@ impl Node {
                     if let Some(no_loop) = tracked {
                         self.track(at, key, Reader { core: self.core, conn: id, no_loop });
                     }
-                    if out.len() > max {
+                    if out.len() - passed > max {
                         self.counters.limit_errors += 1;
                         out.restart().into_iter().for_each(|pin| self.shard.unpin(pin));
                         out.error(format!("ERR a reply exceeds limits.output_hard_bytes ({max})"));
@@ -199,7 +199,7 @@ impl Node {
         }
         self.steer(session, places[0].1);
         places.clear();
-        places.shrink_to(REPLY_BYTES_MAX);
+        places.shrink_to(GATHER_ARGS_MIN);
         self.places_scratch = places;
     }
 }

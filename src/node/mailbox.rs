@@ -2,8 +2,8 @@
 //! another travel as one parcel: a batch of forwards costs one queue entry and at
 //! most one wake-up.
 //!
-//! What the other core reads it has to fetch from this core's cache, a line at a time. So a request is a
-//! cache line, and what many of them have in common stands once beside them: their forms and operations.
+//! What the other core reads it has to fetch from this core's cache, a line at a time. So a request is no longer than
+//! a line, and what many of them have in common stands once beside them: their forms and operations.
 
 use std::sync::Arc;
 
@@ -75,9 +75,9 @@ pub enum Work {
 pub struct KeyWork {
     /// Where the key lives.
     pub at: At,
-    /// The key. Behind it stands what the operation stores,
+    /// The key. Behind it stands what the operation stores.
     pub key: Span,
-    /// up to here.
+    /// Where that ends.
     pub end: u32,
     /// The operation's number in the parcel.
     pub op: u32,

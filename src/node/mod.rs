@@ -699,10 +699,15 @@ impl Node {
         self.shard.pins_bytes() + (held + self.spare.held_bytes() + self.bytes_of_nobody() + places) as u64
     }
 
-    /// Bytes of requests that wait, of readers and of copies, which are bounded by themselves, and of buffers on their way
-    /// back to the allocator: they go with no connection.
+    /// Bytes of requests that wait, of readers and of copies, which are bounded by themselves, of what is for other cores, and
+    /// of buffers on their way back to the allocator: they go with no connection.
     fn bytes_of_nobody(&self) -> usize {
-        self.waiters.held_bytes() + self.readers.held_bytes() + self.copies.held_bytes() + self.retired.held_bytes()
+        let parcels: usize = self.outbox.iter().map(Parcel::held_bytes).sum();
+        parcels
+            + self.waiters.held_bytes()
+            + self.readers.held_bytes()
+            + self.copies.held_bytes()
+            + self.retired.held_bytes()
     }
 
     /// Closes the connections that hold most until all together hold at most

@@ -5,7 +5,7 @@
 //! ready ─────────┐ pending[0]          pending[1]
 //! bytes to send  │ reply? then tail    reply? then tail   <- replies written now go to the last tail
 //!
-//! later          │ (sent) tail 0, tail 1 ..               the tails, one behind the other
+//! later          │ (passed) tail 0, tail 1 ..             the tails, one behind the other; what has become ready is passed
 //! ```
 //!
 //! Large values are not among the bytes: marks say where they belong, and they are
@@ -78,10 +78,11 @@ pub struct Output {
     pending: VecDeque<Pending>,
     /// Sequence number of the first pending reply.
     first: u32,
-    /// The tails, and of those that have become ready what is not cut off yet.
+    /// The tails, behind those that have become ready.
     later: Vec<u8>,
-    /// How many bytes that is, and how many were cut off before.
+    /// How many bytes of it have become ready,
     passed: usize,
+    /// and how many that had were cut off, since replies were pending without a break.
     cut: usize,
     /// Bytes in parts.
     part_bytes: usize,
@@ -252,10 +253,16 @@ impl Output {
         self.later = buffer;
     }
 
-    /// Gives it back when no request waits.
+    /// Gives it back when it holds nothing.
     #[inline]
     pub fn reclaim_behind(&mut self) -> Option<Vec<u8>> {
-        (self.pending.is_empty() && !self.is_bare_behind()).then(|| std::mem::take(&mut self.later))
+        (self.later.is_empty() && !self.is_bare_behind()).then(|| std::mem::take(&mut self.later))
+    }
+
+    /// How many bytes of the buffer for the next reply belong to none that is still to be sent from it.
+    #[inline]
+    pub fn passed_bytes(&self) -> usize {
+        self.passed
     }
 
     /// Bytes of the buffers that are not used.
@@ -437,10 +444,7 @@ impl Output {
     fn cut_off(&mut self) {
         self.later.drain(..self.passed);
         self.cut += self.passed;
-        for pending in 1..=self.pending.len() as u32 {
-            let buffer = self.first.wrapping_add(pending);
-            self.marks.carry(buffer, buffer, 0, self.passed);
-        }
+        self.marks.cut_off(self.passed, self.first);
         self.passed = 0;
     }
 }

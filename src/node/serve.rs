@@ -111,7 +111,7 @@ impl Node {
         self.outbox[from].replies.push((request.token, body));
     }
 
-    /// Has a reply written to the parcel for `core`: where it is.
+    /// Has a reply written to the parcel for `core`: where it is. Nothing else is put there meanwhile.
     #[inline]
     fn write_reply(&mut self, core: usize, write: impl FnOnce(&mut Self, &mut Vec<u8>)) -> Span {
         let mut out = std::mem::take(&mut self.outbox[core].bytes);
@@ -231,7 +231,7 @@ impl Node {
                 }
             }
             let Some(mut session) = session else { continue };
-            self.spare.reclaim_behind(&mut session);
+            self.spare.reclaim(&mut session);
             if goes_on && (!session.input.is_empty() || session.input_ended || session.http_batch.is_some()) {
                 self.queue(conn, &mut session);
             }

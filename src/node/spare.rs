@@ -10,9 +10,9 @@ const REPLIES_MAX: usize = 512;
 pub(super) const REPLY_BYTES_MAX: usize = 64 << 10;
 /// Pieces of large values.
 const PIECES_MAX: usize = 4;
-/// Parcels, and the largest.
+/// Parcels, and the largest: it holds what two clients may have under way, on its way there and back.
 const PARCELS_MAX: usize = 8;
-const PARCEL_BYTES_MAX: usize = 128 << 10;
+const PARCEL_BYTES_MAX: usize = 256 << 10;
 
 /// What is kept.
 #[derive(Default)]
@@ -44,24 +44,18 @@ impl Spare {
         }
     }
 
-    /// Takes back those of which there is nothing in.
+    /// Takes both back if they hold nothing.
     #[inline]
     pub fn reclaim(&mut self, session: &mut Session) {
         if let Some(buffer) = session.output.reclaim() {
             self.keep(buffer);
         }
-        self.reclaim_behind(session);
-    }
-
-    /// The same for the one behind.
-    #[inline]
-    pub fn reclaim_behind(&mut self, session: &mut Session) {
         if let Some(buffer) = session.output.reclaim_behind() {
             self.keep(buffer);
         }
     }
 
-    /// Keeps a buffer that was sent.
+    /// Keeps a buffer that was sent, or not needed.
     #[inline]
     pub fn keep(&mut self, mut buffer: Vec<u8>) {
         if buffer.capacity() <= REPLY_BYTES_MAX && self.replies.len() < REPLIES_MAX {
@@ -116,7 +110,7 @@ mod tests {
         }
         assert_eq!(spare.held_bytes(), REPLIES_MAX * 100 + PIECES_MAX * PIECE_BYTES + PARCELS_MAX * 100);
         let parcel = spare.parcel();
-        assert!(parcel.is_empty() && parcel.bytes.is_empty() && parcel.held_bytes() == 100);
+        assert!(parcel.bytes.is_empty() && parcel.held_bytes() == 100);
         assert!(spare.piece().is_empty());
     }
 }

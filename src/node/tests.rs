@@ -18,6 +18,7 @@ mod pipelines;
 mod requests;
 mod settings;
 mod slices;
+mod spare;
 mod streams;
 mod sweeps;
 mod tracking;

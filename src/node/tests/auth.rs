@@ -377,7 +377,8 @@ fn http_requests_bring_their_passwords() {
     assert_eq!((client.core, client.moves), (1, 1));
 }
 
-/// What they hold is not much each, and may be much together.
+/// What they hold is not much each, and may be much together: what is counted of each beside that is less than half of what
+/// four of the largest values take.
 #[test]
 fn who_has_given_no_password_is_closed_before_those_who_have() {
     let mut host = guarded(1);

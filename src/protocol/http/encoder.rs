@@ -64,7 +64,7 @@ impl Form {
     }
 }
 
-/// It is part of every request that goes to another core, also of those of other protocols.
+/// It is handed on by value.
 const _: () = assert!(size_of::<Form>() <= 16);
 
 /// Writes the reply to one request.

@@ -94,6 +94,11 @@ impl Marks {
         }
     }
 
+    /// Those of all buffers but one stand `bytes` bytes further ahead.
+    pub fn cut_off(&mut self, bytes: usize, but: u32) {
+        self.queue.iter_mut().filter(|mark| mark.buffer != but).for_each(|mark| mark.at -= bytes);
+    }
+
     /// How many there are.
     #[inline]
     pub fn len(&self) -> usize {
