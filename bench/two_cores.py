@@ -6,6 +6,9 @@ does not know it: with random keys half of its requests belong to the other core
 each, which know nothing of each other, are what both are compared with. All are measured in turn, in every round, under the same
 load: two generators with threads on both CPUs. The cores share their CPUs with it, so that the figures themselves say little.
 
+So that being one of two cores can be told from sharing a CPU, there is also the first core of two alone, with keys of its own and
+the load on the other CPU, beside a server of one core that has the same.
+
     cargo build --release
     bench/two_cores.py                        # pipelines of 1 and 16
     bench/two_cores.py --pipelines 16 --rounds 9
@@ -14,6 +17,7 @@ Per request: CPU time of the servers and forwards between cores; medians, and ra
 """
 
 import argparse
+import json
 import socket
 import statistics
 import subprocess
@@ -92,6 +96,28 @@ class Way:
         return command + ["--duration", f"{options.seconds}s", "--warmup", "500ms"]
 
 
+def one_of_two(options, pipeline):
+    """The first core of a server of two beside a server of one: both are asked for keys of one slot, which is its."""
+    command = [options.generator, "--closed", "--connections", "50", "--pipeline", str(pipeline), "--no-verify", "--json"]
+    command += ["--mix", "get=10,set=1", "--keys", str(KEYS), "--value-size", "64", "--key-prefix", "{b}:", "--cpus", "1"]
+    command += ["--server-cpus", "0,1", "--rounds", str(2 * options.rounds), "--duration", f"{options.seconds}s"]
+    for name, cpus in (("one-core", "0"), ("first-of-two", "0,1")):
+        server = [options.ringfence, "--port", "{port}", "--memory", "2GB", "--cpus", cpus, *ONE_PORT]
+        command += ["--against", f"{name}={' '.join(server)}"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if not run.stdout:
+        raise SystemExit(f"ringfence-bench: exit {run.returncode}: {run.stderr.strip()}")
+    contenders = json.loads(run.stdout)["comparison"]["contenders"]
+    used = [[r["server"]["cpu_us_per_request"] for r in contender["rounds"]] for contender in contenders]
+    for contender, mine in zip(contenders, used):
+        show(pipeline, contender["name"], statistics.median(mine), 0, sorted(b / a for a, b in zip(used[0], mine)))
+
+
+def show(pipeline, name, us, forwards, ratios):
+    spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
+    print(f"{pipeline:8}  {name:18}{us:11.3f}{forwards:10.3f}{statistics.median(ratios):7.2f}{spread:>13}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipelines", default="1,16")
@@ -111,6 +137,8 @@ def main():
         for way in ways.values():
             for server in way.servers:
                 server.end()
+    for pipeline in map(int, options.pipelines.split(",")):
+        one_of_two(options, pipeline)
 
 
 def run_pipeline(ways, options, pipeline):
@@ -118,8 +146,7 @@ def run_pipeline(ways, options, pipeline):
     for name in ways:
         us, forwards = (statistics.median(r[name][key] for r in rounds) for key in ("us", "forwards"))
         ratios = sorted(r[name]["us"] / r["two servers"]["us"] for r in rounds)
-        spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
-        print(f"{pipeline:8}  {name:18}{us:11.3f}{forwards:10.3f}{statistics.median(ratios):7.2f}{spread:>13}", flush=True)
+        show(pipeline, name, us, forwards, ratios)
 
 
 if __name__ == "__main__":
