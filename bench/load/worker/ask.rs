@@ -175,7 +175,10 @@ impl Desk {
     #[inline]
     pub(super) fn ask_get(&mut self, client: u32, id: u64, bytes: u32, intended: u64, now: u64) {
         let lane = self.lane_of(client, id);
-        self.write_key(lane, id, Wire::get);
+        match &self.template {
+            Some(template) => template.write(id, &mut self.lanes[lane as usize].out),
+            None => self.write_key(lane, id, Wire::get),
+        }
         let what = What::Get { id, known: self.setup.ledger.known(id), bytes };
         self.launch(lane, Flight { what, intended, sent: now, is_turn: true, hops: 0 });
     }

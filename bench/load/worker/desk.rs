@@ -9,6 +9,7 @@ use ringfence::base::rng::Rng;
 
 use super::lane::{Client, Flight, Lane, What};
 use super::load::{Load, Pacing, Task};
+use super::template::Template;
 use super::{Failure, Setup};
 use crate::outcome::{Kind, Sample, record};
 use crate::target::remedy;
@@ -53,6 +54,8 @@ pub struct Desk {
     pub(super) examples: Vec<String>,
     items: Vec<Item>,
     pub(super) name: Vec<u8>,
+    /// How reads are written, if they differ in the key's number alone.
+    pub(super) template: Option<Template>,
 }
 
 impl Desk {
@@ -61,6 +64,7 @@ impl Desk {
         let wire = Wire::new(setup.protocol, &setup.authority, setup.credentials.as_ref());
         let clients = setup.clients_of(index);
         let mut desk = Self {
+            template: Template::of(&wire, &setup.names),
             wire,
             rng: Rng::new(setup.seed ^ (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             nodes: setup.nodes.clone(),

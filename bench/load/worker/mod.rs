@@ -9,6 +9,7 @@ mod desk;
 mod lane;
 mod life;
 mod load;
+mod template;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ use super::sizes::Sizes;
 /// The longest name: what memcached takes.
 const NAME_MAX: usize = 250;
 /// The decimal digits of an id.
-const DIGITS: usize = 12;
+pub const DIGITS: usize = 12;
 /// How many ids twelve digits can tell apart.
 const KEYS_MAX: u64 = 1_000_000_000_000;
 /// Makes the sizes of names independent of other numbers that are drawn from ids.
@@ -99,6 +99,16 @@ impl KeyNames {
         whole.then_some(id)
     }
 
+    /// The highest id.
+    pub fn last(&self) -> u64 {
+        self.keys - 1
+    }
+
+    /// Where the digits are in a name, if names differ in nothing else.
+    pub fn digits_at(&self) -> Option<usize> {
+        (self.fixed.is_some() && self.group.is_none()).then_some(self.prefix.len())
+    }
+
     /// The bytes of the name of `id`.
     #[inline]
     fn size(&self, id: u64) -> usize {
@@ -107,8 +117,9 @@ impl KeyNames {
     }
 }
 
+/// A number in twelve decimal digits.
 #[inline]
-fn digits(mut number: u64) -> [u8; DIGITS] {
+pub fn digits(mut number: u64) -> [u8; DIGITS] {
     let mut digits = [b'0'; DIGITS];
     // Two at a time: half as many divisions in a row.
     for pair in digits.as_chunks_mut::<2>().0.iter_mut().rev() {
