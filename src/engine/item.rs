@@ -53,6 +53,7 @@
 
 use super::arena::LARGE_FRACTION;
 use super::expiry::{DEADLINE_MS_MAX, Watch};
+use crate::base::is_same;
 
 /// Bytes of the words A and B.
 pub const HEADER_BYTES: usize = 12;
@@ -568,19 +569,6 @@ pub fn key_of(bytes: &[u8], loc: Loc, head: Head) -> &[u8] {
 pub fn has_key(bytes: &[u8], loc: Loc, key: &[u8]) -> bool {
     let head = Head::read(bytes, loc);
     head.key_len() == key.len() && is_same(key_of(bytes, loc, head), key)
-}
-
-/// Whether two keys are the same. Most are too short for a call to be worth while: those are compared by words, of which the
-/// last reaches back over what was compared already.
-#[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    const SHORT: usize = 64;
-    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
-        (Some(last_a), Some(last_b)) if a.len() == b.len() && a.len() <= SHORT => {
-            last_a == last_b && a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0).all(|(a, b)| a == b)
-        }
-        _ => a == b,
-    }
 }
 
 /// The value of the record at `loc`, which is not large.

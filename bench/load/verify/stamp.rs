@@ -11,6 +11,7 @@
 //! Values of 8 to 23 bytes carry 4 bytes of run and key, and 4 of the sequence;
 //! shorter ones only as much of run and key as they hold.
 
+use ringfence::base::is_same;
 use ringfence::base::rng::Rng;
 
 use crate::wire::Value;
@@ -100,7 +101,7 @@ impl Stamper {
                 // An earlier run had longer values than this one; so much of its fill is not kept.
                 return Found::Foreign;
             }
-            if !is_longer && fill == self.fill(run, of, sequence, fill.len()) {
+            if !is_longer && is_same(fill, self.fill(run, of, sequence, fill.len())) {
                 return if run == self.run { Found::Ours(sequence) } else { Found::Foreign };
             }
         }
