@@ -85,15 +85,35 @@ impl<'a> Encoder<'a> {
 
     #[inline]
     fn head(&mut self, kind: u8, n: u64) {
-        let mut text = [0u8; HEAD_BYTES_MAX];
-        text[0] = kind;
-        let end = 1 + write_decimal(&mut text[1..], n);
-        text[end] = b'\r';
-        text[end + 1] = b'\n';
+        if n > SHORT_HEAD_MAX {
+            return self.long_head(kind, n);
+        }
+        // Put together in a register: bytes that were just stored one by one could not be loaded as a word before all
+        // stores ahead of them are done. From the end on, since it is the last digit that is known first.
+        let mut word = u64::from(u16::from_le_bytes(*b"\r\n"));
+        let mut rest = n as u32;
+        let mut len = 4;
+        loop {
+            word = word << 8 | u64::from(b'0' + (rest % 10) as u8);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+            len += 1;
+        }
+        word = word << 8 | u64::from(kind);
         // A copy of constant length needs no call; what is too much is cut off again.
-        let len = self.out.len() + end + 2;
-        self.out.extend_from_slice(&text);
-        self.out.truncate(len);
+        let end = self.out.len() + len;
+        self.out.extend_from_slice(&word.to_le_bytes());
+        self.out.truncate(end);
+    }
+
+    #[cold]
+    fn long_head(&mut self, kind: u8, n: u64) {
+        let mut digits = [0u8; 20];
+        let len = write_decimal(&mut digits, n);
+        self.out.push(kind);
+        self.line(&digits[..len]);
     }
 
     #[inline]
@@ -105,6 +125,9 @@ impl<'a> Encoder<'a> {
 
 /// A kind, the digits of a `u64`, and the line end, in whole words.
 const HEAD_BYTES_MAX: usize = 24;
+
+/// The largest number that has room in one word beside its kind and the line end.
+const SHORT_HEAD_MAX: u64 = 99_999;
 
 /// Writes `n` in decimal at the start of `out` and answers its length.
 #[inline]
@@ -278,6 +301,14 @@ mod tests {
         #[test]
         fn integers_are_written_in_decimal(n in any::<i64>()) {
             prop_assert_eq!(written(Version::Resp2, |e| e.integer(n)), format!(":{n}\r\n"));
+        }
+
+        #[test]
+        fn numbers_of_every_length_are_written_in_decimal(digits in 0u32..=18, n in any::<i64>()) {
+            for n in [n.unsigned_abs() % 10u64.pow(digits), 10u64.pow(digits) - 1, 10u64.pow(digits)] {
+                prop_assert_eq!(written(Version::Resp2, |e| e.integer(n as i64)), format!(":{n}\r\n"));
+                prop_assert_eq!(written(Version::Resp3, |e| e.set(n as usize)), format!("~{n}\r\n"));
+            }
         }
     }
 }
