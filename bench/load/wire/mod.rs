@@ -285,6 +285,16 @@ impl Wire {
         }
     }
 
+    /// The value and the length of the reply that `input` begins with, if it is what most replies to a read are: a short value, all
+    /// of it there. What else it is [`Wire::decode`] tells.
+    #[inline]
+    pub fn short_value<'a>(&self, input: &'a [u8]) -> Option<(&'a [u8], usize)> {
+        match self.protocol {
+            Protocol::Resp2 | Protocol::Resp3 => resp::short_value(input),
+            Protocol::MemcacheText | Protocol::MemcacheMeta | Protocol::Http => None,
+        }
+    }
+
     /// Decodes the reply that `input` begins with. `items` is emptied first; after
     /// [`Reply::Items`] it holds the items, whose ranges are positions in `input`.
     #[inline]

@@ -102,19 +102,25 @@ fn head(marker: u8, len: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(CRLF);
 }
 
-/// Decodes the reply that `input` begins with.
+/// The value that `input` begins with, of less than 1,000 bytes and whole, and how long its reply is. Not a result of more
+/// cases, which would be written to memory and read again.
 #[inline]
-pub(super) fn decode<'a>(expected: Expected, input: &'a [u8], items: &mut Vec<Item>) -> Decoded<'a> {
-    // What nearly every reply to a read is.
-    if expected == Expected::Get && input.first() == Some(&b'$') {
-        return bulk_reply(input, 0);
-    }
-    reply(expected, input, items)
+pub(super) fn short_value(input: &[u8]) -> Option<(&[u8], usize)> {
+    let digit = |byte: u8| usize::from(byte - b'0');
+    let (length, head) = match *input {
+        [b'$', a @ b'0'..=b'9', b'\r', b'\n', ..] => (digit(a), 4),
+        [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => (digit(a) * 10 + digit(b), 5),
+        [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            (digit(a) * 100 + digit(b) * 10 + digit(c), 6)
+        }
+        _ => return None,
+    };
+    let (value, end) = input[head..].split_at_checked(length)?;
+    end.starts_with(CRLF).then_some((value, head + length + CRLF.len()))
 }
 
-/// All replies. Not inlined, which keeps the way of a hit short.
-#[inline(never)]
-fn reply<'a>(expected: Expected, input: &'a [u8], items: &mut Vec<Item>) -> Decoded<'a> {
+/// Decodes the reply that `input` begins with.
+pub(super) fn decode<'a>(expected: Expected, input: &'a [u8], items: &mut Vec<Item>) -> Decoded<'a> {
     let mut at = 0;
     loop {
         let Some(&marker) = input.get(at) else { return Err(Stop::Partial(at + VALUE_BYTES_MIN)) };

@@ -159,7 +159,8 @@ impl Desk {
         self.clients[client as usize].lanes[node]
     }
 
-    #[inline]
+    /// Takes a request to be under way. Inlined, so that it is written where it stays instead of being copied there.
+    #[inline(always)]
     pub(super) fn launch(&mut self, lane: u32, flight: Flight) {
         let client = self.lanes[lane as usize].client;
         self.lanes[lane as usize].flights.push_back(flight);

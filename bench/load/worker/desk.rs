@@ -138,6 +138,15 @@ impl Desk {
             let Some(flight) = lane.flights.front() else {
                 return Err(self.garbage(index, "bytes that no request asked for", &input[at..]));
             };
+            if let What::Get { id, known, .. } = flight.what
+                && let Some((value, used)) = self.wire.short_value(&input[at..])
+            {
+                let flight = lane.flights.pop_front().expect("it was looked at");
+                self.hit(id, known, value, &flight);
+                self.count_reply(index, &flight, now);
+                at += used;
+                continue;
+            }
             match self.wire.decode(flight.expected(), &input[at..], &mut self.items) {
                 Progress::Whole(reply, used) => {
                     let flight = lane.flights.pop_front().expect("it was looked at");
@@ -172,7 +181,6 @@ impl Desk {
     }
 
     /// A reply to `flight`. `raw` is all of it.
-    #[inline]
     fn answered(&mut self, index: u32, flight: Flight, reply: Reply<'_>, raw: &[u8], now: u64) -> Result<(), Failure> {
         let reply = match reply {
             Reply::Moved { .. } | Reply::Ask { .. } if flight.hops == HOPS_MAX => Reply::Error(
@@ -223,14 +231,20 @@ impl Desk {
             (What::Mget { keys }, _) => self.read_many(index, keys as usize, raw, &flight),
             (What::Get { .. }, _) => return Err(self.garbage(index, "no reply to a read", raw)),
         }
-        if self.is_counted(&flight) {
+        self.count_reply(index, &flight, now);
+        Ok(())
+    }
+
+    /// Counts a request that was answered.
+    #[inline]
+    fn count_reply(&mut self, index: u32, flight: &Flight, now: u64) {
+        if self.is_counted(flight) {
             self.sample.counts.answered += 1;
         }
         if self.is_in_time(now) {
             self.sample.counts.replies += 1;
         }
-        self.finish(index, &flight, now);
-        Ok(())
+        self.finish(index, flight, now);
     }
 
     /// Whether the time of the load is not over.

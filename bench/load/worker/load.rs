@@ -216,7 +216,7 @@ impl Desk {
     }
 
     /// Makes a request, for a client whose turn it is.
-    #[inline]
+    #[inline(always)]
     fn ask(&mut self, client: u32, task: Task, intended: u64, now: u64) {
         match task {
             Task::Get { id, bytes } => self.ask_get(client, id, bytes, intended, now),
