@@ -142,6 +142,7 @@ pub struct Core {
     now: Duration,
     last_input: Duration,
     events: usize,
+    executed: u64,
     /// Whether the last turn left something for the next, beside what the node has queued.
     left_over: bool,
     /// Ended connections and when to close them, soonest first.
@@ -170,6 +171,7 @@ impl Core {
             now: Duration::ZERO,
             last_input: Duration::ZERO,
             events: 0,
+            executed: 0,
             left_over: false,
             lingering: std::collections::VecDeque::new(),
             accept_again: None,
@@ -211,9 +213,9 @@ impl Core {
         self.node.counters().connections_current as usize
     }
 
-    /// How many receives had completed at the last turn.
-    pub fn events(&self) -> usize {
-        self.events
+    /// How many receives the last turn handled, and how many requests it executed meanwhile.
+    pub fn came_in(&self) -> (usize, u64) {
+        (self.events, self.executed)
     }
 
     /// Whether there is something to do already, so that the core must not wait.
@@ -286,6 +288,7 @@ impl Core {
 
     fn handle_news(&mut self) -> bool {
         self.events = 0;
+        let executed_before = self.node.executed();
         let (mut any, mut handled, mut look_at) = (false, 0, self.node.work_done() + CLOCK_EVERY);
         while let Some(completion) = self.next_news() {
             any = true;
@@ -318,6 +321,7 @@ impl Core {
                 }
             }
         }
+        self.executed = self.node.executed() - executed_before;
         any
     }
 

@@ -91,7 +91,7 @@ impl Loop {
             core.ring().submit()?;
             return Ok(Step::Leave);
         }
-        pace.note(busy, core.events(), now);
+        pace.note(busy, core.came_in(), now);
         if self.backlog.get() && !busy {
             // Time that nobody else wants. By its shares the background task would get a fifth of it.
             self.backlog.set(core.background(IDLE_BACKGROUND_TIME));

@@ -12,8 +12,14 @@
 //!   │   └─────┘ neither                    │ as many receives came as without: look for one term
 //!   └──────────────────────────────────────┘ fewer came: for longer, twice as long each time in a row
 //! ```
+//!
+//! A core that is less busy than that has its clients wait only if they send more because of it ([`gain`]).
+
+mod gain;
 
 use std::time::Duration;
+
+use gain::Gain;
 
 use super::ring::Gather;
 
@@ -28,6 +34,12 @@ const GATHER_LOAD_MIN: f32 = 0.75;
 const CROWD: f32 = 4.0;
 /// It goes on to while it is for this part of the time in the looks between: the load of one look says little.
 const GATHER_LOAD_KEPT: f32 = 0.7;
+/// A core that is on its CPU for this part of the time, and whose receives bring so many requests, tries whether its clients
+/// send more. Who sends requests one by one waits for each, and is not to wait longer to find that out.
+const GAIN_LOAD_MIN: f32 = 0.2;
+const GAIN_DEPTH_MIN: u64 = 4;
+/// The most that clients wait for a core that is busy, but do not send more because of it.
+const BUSY_WAIT_MAX: Duration = Duration::from_micros(75);
 /// How long it gathers the first time, and after that has cost nothing.
 const TRIAL_TERM: Duration = Duration::from_millis(10);
 const GATHER_TERM: Duration = Duration::from_millis(100);
@@ -57,23 +69,35 @@ pub struct Pace {
     /// Seconds from a turn that finds nothing to the next one with receives.
     gap: f32,
     idle_since: Option<Duration>,
-    /// Whether it gathers, and until when that stays so at least.
-    gathers: bool,
+    /// Whether and why it gathers, and until when that stays so at least.
+    gathers: Option<Reason>,
     decided_until: Duration,
     /// Receives since then, the time in which they came, idleness left out, and how many come in a second when it works
     /// without gathering.
     received: usize,
+    executed: u64,
     received_in: Duration,
     received_at: Duration,
     rate_without: f32,
     /// Whether the last term of gathering cost no receives, or how many in a row did.
     proven: bool,
     setbacks: u32,
+    gain: Gain,
+}
+
+/// Why a core gathers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// It has not much time to spare.
+    Busy,
+    /// Its clients send more, or that is to be found out.
+    Gain,
 }
 
 impl Pace {
-    /// Takes note of a turn that began at `now`: whether it was `busy`, and how many receives it handled.
-    pub fn note(&mut self, busy: bool, events: usize, now: Duration) {
+    /// Takes note of a turn that began at `now`: whether it was `busy`, how many receives it handled, and how many requests came
+    /// with them.
+    pub fn note(&mut self, busy: bool, (events, requests): (usize, u64), now: Duration) {
         if busy {
             self.last_work = now;
         }
@@ -82,6 +106,7 @@ impl Pace {
             return;
         }
         self.received += events;
+        self.executed += requests;
         self.received_in += now.saturating_sub(self.received_at).min(IDLE_MIN);
         self.received_at = now;
         // What piled up while the machine was away says little.
@@ -106,38 +131,59 @@ impl Pace {
         }
         // Half of the connections may have nothing to send because they have just been answered.
         let most = (GATHER_EVENTS_MAX as usize).min(connections / 2);
-        if !self.gathers || time.is_zero() || most < GATHER_EVENTS_MIN {
+        if most < GATHER_EVENTS_MIN {
+            self.gain.forget();
             return None;
         }
+        let reason = self.gathers.filter(|_| !time.is_zero())?;
+        let time = if reason == Reason::Busy { time.min(BUSY_WAIT_MAX) } else { time };
         // Twice what came last time: the wait grows with the load, and ends by its time.
         Some(Gather { events: ((self.events * 2.0) as usize).clamp(GATHER_EVENTS_MIN, most), time })
     }
 
     /// Decides anew whether to gather, at the end of a term.
     fn decide(&mut self, load: f32) {
-        let time = self.received_in.as_secs_f32();
-        let rate = if time > 0.0 { self.received as f32 / time } else { 0.0 };
-        let term = if self.gathers {
-            self.gathers = false;
+        let (time, now) = (self.received_in, self.last_work);
+        let rate = if time.is_zero() { 0.0 } else { self.received as f32 / time.as_secs_f32() };
+        let gathered = self.gathers.take();
+        if gathered.is_some() {
             // What gathering finds together is no crowd.
             self.events = 1.0;
-            self.proven = rate >= self.rate_without * GATHERED_MIN;
-            self.setbacks = if self.proven { 0 } else { (self.setbacks + 1).min(SETBACKS_MAX) };
-            LOOK_TERM * (1 << self.setbacks)
-        } else {
-            let first = self.rate_without == 0.0;
-            self.rate_without += (rate - self.rate_without) * if first { 1.0 } else { NEWEST_TERM };
-            let enough = if self.proven { GATHER_LOAD_KEPT } else { GATHER_LOAD_MIN };
-            self.gathers = load >= enough || self.events >= CROWD;
-            self.proven &= self.gathers;
-            match (self.gathers, self.proven) {
-                (false, _) => LOOK_TERM,
-                (true, false) => TRIAL_TERM,
-                (true, true) => GATHER_TERM,
+        }
+        let term = match gathered {
+            Some(Reason::Busy) => {
+                self.proven = rate >= self.rate_without * GATHERED_MIN;
+                self.setbacks = if self.proven { 0 } else { (self.setbacks + 1).min(SETBACKS_MAX) };
+                LOOK_TERM * (1 << self.setbacks)
             }
+            Some(Reason::Gain) => self.gain.after_with(self.executed, time, now),
+            None => self.decide_after_look(rate, load),
         };
-        self.decided_until = self.last_work + term;
-        (self.received, self.received_in) = (0, Duration::ZERO);
+        self.decided_until = now + term;
+        (self.received, self.executed, self.received_in) = (0, 0, Duration::ZERO);
+    }
+
+    /// The same at the end of one without: sets why to gather, and answers for how long.
+    fn decide_after_look(&mut self, rate: f32, load: f32) -> Duration {
+        let first = self.rate_without == 0.0;
+        self.rate_without += (rate - self.rate_without) * if first { 1.0 } else { NEWEST_TERM };
+        let enough = if self.proven { GATHER_LOAD_KEPT } else { GATHER_LOAD_MIN };
+        let is_busy = load >= enough || self.events >= CROWD;
+        self.proven &= is_busy;
+        if is_busy {
+            self.gathers = Some(Reason::Busy);
+            return if self.proven { GATHER_TERM } else { TRIAL_TERM };
+        }
+        if load < GAIN_LOAD_MIN || self.executed < self.received as u64 * GAIN_DEPTH_MIN {
+            return LOOK_TERM;
+        }
+        match self.gain.after_without(self.executed, self.received_in, self.last_work) {
+            Some(term) => {
+                self.gathers = Some(Reason::Gain);
+                term
+            }
+            None => LOOK_TERM,
+        }
     }
 }
 
@@ -148,10 +194,17 @@ mod tests {
     const MOST: Duration = Duration::from_micros(75);
 
     /// A core with fifty connections, in turns a tenth of a millisecond apart.
-    #[derive(Default)]
     struct Trial {
         pace: Pace,
         now: Duration,
+        /// Requests of one receive.
+        depth: u64,
+    }
+
+    impl Default for Trial {
+        fn default() -> Self {
+            Self { pace: Pace::default(), now: Duration::ZERO, depth: 1 }
+        }
     }
 
     impl Trial {
@@ -161,11 +214,34 @@ mod tests {
             let mut count = 0;
             for _ in 0..turns {
                 self.now += Duration::from_micros(100);
-                self.pace.note(true, if self.pace.gathers { gathered } else { events }, self.now);
+                let events = if self.pace.gathers.is_some() { gathered } else { events };
+                self.pace.note(true, (events, events as u64 * self.depth), self.now);
                 count += usize::from(self.pace.gather(MOST, load, 50).is_some());
             }
             count
         }
+    }
+
+    #[test]
+    fn clients_with_pipelines_are_gathered_at_any_load_if_they_send_more() {
+        for (gathered, least, most) in [(3, 0.7, 0.9), (2, 0.0, 0.05)] {
+            let mut trial = Trial { depth: 16, ..Trial::default() };
+            trial.pass(20_000, (2, gathered), 0.4);
+            let part = trial.pass(100_000, (2, gathered), 0.4) as f64 / 100_000.0;
+            assert!((least..most).contains(&part), "{gathered}: {part}");
+        }
+        // Those who send requests one by one are never asked.
+        assert_eq!(Trial::default().pass(20_000, (2, 3), 0.4), 0);
+    }
+
+    #[test]
+    fn clients_wait_longer_only_where_they_send_more() {
+        let wait = |load, gathered| {
+            let mut trial = Trial { depth: 16, ..Trial::default() };
+            while trial.pass(1, (2, gathered), load) == 0 {}
+            trial.pace.gather(Duration::from_micros(200), load, 50).map(|gather| gather.time.as_micros())
+        };
+        assert_eq!((wait(0.4, 3), wait(0.9, 3)), (Some(200), Some(75)));
     }
 
     #[test]
