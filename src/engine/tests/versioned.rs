@@ -392,6 +392,20 @@ fn a_lease_on_a_missing_value_takes_the_clients_token() {
     assert!(matches!(tell(&mut s, b"k", fill(5), NOW).outcome, Some(Outcome::Done { created: true, .. })));
 }
 
+/// Found by arbitrary operations: a lease whose number a client had chosen for the value ran out, and the late fill was stored. It
+/// named the value that is there.
+#[test]
+fn a_fill_that_names_the_version_of_the_value_is_stored_though_its_lease_is_over() {
+    let mut s = roomy();
+    tell(&mut s, b"k", Op::Store(Store { value: b"old", version: 2, soft_ms: 1, ..STORE }), NOW);
+    let ask = Some(Ask { claim: Claim::Stale, term_ms: 10, ..Ask::NOTHING });
+    let answer = run(&mut s, b"k", Op::Fetch { expiry: Expiry::Keep, bump: true, ask }, NOW + 1);
+    assert!(matches!(answer, super::Answer::Leased(_, true, Lease::Granted { token: 2, .. })), "{answer:?}");
+    let fill = Op::Store(Store { value: b"new", compare: Some(2), ..STORE });
+    assert!(matches!(tell(&mut s, b"k", fill, NOW + 100).outcome, Some(Outcome::Done { created: false, .. })));
+    assert!(matches!(tell(&mut s, b"k", fill, NOW + 100).outcome, Some(Outcome::Differs { .. })), "it has another now");
+}
+
 /// In seconds, of the time before the read that tells it, and through whatever moves the record.
 #[test]
 fn the_time_of_the_last_access_is_kept_where_that_is_wanted() {
