@@ -366,4 +366,31 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn a_short_value_is_what_decoding_says(
+        protocol in protocols(),
+        length in prop_oneof![0usize..12, 95usize..105, 990usize..1010],
+        head in "[$:]0?[0-9]{0,4}(\r\n|\r|\n|)",
+        right in any::<bool>(),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let head = if right { format!("${length}\r\n") } else { head };
+        let mut bytes = head.into_bytes();
+        bytes.extend((0..length).map(|i| i as u8));
+        bytes.extend_from_slice(b"\r\n$1\r\nx");
+        for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+            let wire = wire(protocol);
+            let decoded = wire.decode(Expected::Get, bytes, &mut Vec::new());
+            match wire.short_value(bytes) {
+                Some((value, used)) => prop_assert_eq!(decoded, Progress::Whole(Reply::Hit(value), used)),
+                None => {
+                    let is_short = matches!(decoded, Progress::Whole(Reply::Hit(value), _) if value.len() < 1000);
+                    let is_resp = matches!(protocol, Protocol::Resp2 | Protocol::Resp3);
+                    // Only zeros in front of the length are left to decoding.
+                    prop_assert!(!is_resp || !is_short || bytes[1] == b'0' && bytes[2] != b'\r', "{}", bytes.escape_ascii());
+                }
+            }
+        }
+    }
 }
