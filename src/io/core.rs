@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::connection::{Connection, Connections, Phase, Receiving};
 use super::mesh::{Mail, Mesh};
+use super::pace::CameIn;
 use super::ring::{Completion, Key, RECEIVE_BYTES_MIN, Received, Ring};
 use super::stopwatch::Stopwatch;
 use crate::node::Node;
@@ -142,6 +143,8 @@ pub struct Core {
     now: Duration,
     last_input: Duration,
     events: usize,
+    /// Receives of the last turn that had one request at most, and requests that were executed for clients in it.
+    lone: usize,
     executed: u64,
     /// Whether the last turn left something for the next, beside what the node has queued.
     left_over: bool,
@@ -171,6 +174,7 @@ impl Core {
             now: Duration::ZERO,
             last_input: Duration::ZERO,
             events: 0,
+            lone: 0,
             executed: 0,
             left_over: false,
             lingering: std::collections::VecDeque::new(),
@@ -213,9 +217,9 @@ impl Core {
         self.node.counters().connections_current as usize
     }
 
-    /// How many receives the last turn handled, and how many requests it executed meanwhile.
-    pub fn came_in(&self) -> (usize, u64) {
-        (self.events, self.executed)
+    /// What the last turn brought from clients.
+    pub fn came_in(&self) -> CameIn {
+        CameIn { receives: self.events, lone: self.lone, requests: self.executed }
     }
 
     /// Whether there is something to do already, so that the core must not wait.
@@ -252,8 +256,10 @@ impl Core {
         self.node.set_time(reading.unix_us);
         self.left_over = false;
         // Each of the three gets on by a piece at least, whatever the others have.
+        let executed_before = self.node.executed();
         let mut busy = self.handle_left_over();
         busy |= self.handle_news();
+        self.executed = self.node.executed() - executed_before;
         busy |= self.handle_mail();
         self.node.tend_waiters();
         self.node.tend_held();
@@ -287,8 +293,7 @@ impl Core {
     }
 
     fn handle_news(&mut self) -> bool {
-        self.events = 0;
-        let executed_before = self.node.executed();
+        (self.events, self.lone) = (0, 0);
         let (mut any, mut handled, mut look_at) = (false, 0, self.node.work_done() + CLOCK_EVERY);
         while let Some(completion) = self.next_news() {
             any = true;
@@ -321,7 +326,6 @@ impl Core {
                 }
             }
         }
-        self.executed = self.node.executed() - executed_before;
         any
     }
 
@@ -354,7 +358,9 @@ impl Core {
         match outcome {
             Received::Data(lent) => {
                 if phase == Phase::Open {
+                    let executed = self.node.executed();
                     self.node.receive(id, self.ring.bytes(&lent));
+                    self.lone += usize::from(self.node.executed() - executed <= 1);
                     self.last_input = self.now;
                 }
                 self.ring.recycle(lent);

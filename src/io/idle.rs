@@ -40,7 +40,7 @@ pub struct IdlePolicy {
     pub mode: Idle,
     /// How long an adaptive core spins after its last work.
     pub spin: Duration,
-    /// How long a busy core waits to serve several connections together.
+    /// How long a core waits at most to serve several connections together.
     pub gather: Duration,
 }
 

@@ -8,12 +8,13 @@
 //!
 //! ```text
 //! without (look) ──busy, or a crowd──> gathering (trial, later whole terms)
-//!   ^   ^     │                            │
-//!   │   └─────┘ neither                    │ as many receives came as without: look for one term
+//!   ^   ^     │ neither                    │
+//!   │   │     v                            │ as many receives came as without: look for one term
+//!   │   └─ pipelines? ([`gain`])           │
 //!   └──────────────────────────────────────┘ fewer came: for longer, twice as long each time in a row
 //! ```
 //!
-//! A core that is less busy than that has its clients wait only if they send more because of it ([`gain`]).
+//! A core that is less busy than that has clients with pipelines wait, if they send more because of it.
 
 mod gain;
 
@@ -34,10 +35,16 @@ const GATHER_LOAD_MIN: f32 = 0.75;
 const CROWD: f32 = 4.0;
 /// It goes on to while it is for this part of the time in the looks between: the load of one look says little.
 const GATHER_LOAD_KEPT: f32 = 0.7;
-/// A core that is on its CPU for this part of the time, and whose receives bring so many requests, tries whether its clients
-/// send more. Who sends requests one by one waits for each, and is not to wait longer to find that out.
+/// A core that is on its CPU for this part of the time, and whose receives bring so many requests (or keys of one), tries
+/// whether its clients send more. Who sends requests one by one waits for each, and is not to wait longer to find that out:
+/// not if more than one receive in so many has a single request.
 const GAIN_LOAD_MIN: f32 = 0.2;
 const GAIN_DEPTH_MIN: u64 = 4;
+const LONE_PART: usize = 10;
+/// Fewer receives in a term say nothing.
+const RECEIVES_MIN: usize = 20;
+/// If there were few connections for so long, those that come are others.
+const FEW_MIN: Duration = Duration::from_millis(100);
 /// The most that clients wait for a core that is busy, but do not send more because of it.
 const BUSY_WAIT_MAX: Duration = Duration::from_micros(75);
 /// How long it gathers the first time, and after that has cost nothing.
@@ -75,6 +82,7 @@ pub struct Pace {
     /// Receives since then, the time in which they came, idleness left out, and how many come in a second when it works
     /// without gathering.
     received: usize,
+    received_lone: usize,
     executed: u64,
     received_in: Duration,
     received_at: Duration,
@@ -83,6 +91,19 @@ pub struct Pace {
     proven: bool,
     setbacks: u32,
     gain: Gain,
+    /// Since when there have been too few connections to gather.
+    few_since: Option<Duration>,
+}
+
+/// What a turn brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CameIn {
+    /// Receives.
+    pub receives: usize,
+    /// Those of them that had one request, or not all of one.
+    pub lone: usize,
+    /// Requests of this core's clients that were executed.
+    pub requests: u64,
 }
 
 /// Why a core gathers.
@@ -95,18 +116,18 @@ enum Reason {
 }
 
 impl Pace {
-    /// Takes note of a turn that began at `now`: whether it was `busy`, how many receives it handled, and how many requests came
-    /// with them.
-    pub fn note(&mut self, busy: bool, (events, requests): (usize, u64), now: Duration) {
+    /// Takes note of a turn that began at `now`: whether it was `busy`, and what came in.
+    pub fn note(&mut self, busy: bool, CameIn { receives: events, lone, requests }: CameIn, now: Duration) {
         if busy {
             self.last_work = now;
         }
+        self.executed += requests;
         if events == 0 {
             self.idle_since.get_or_insert(now);
             return;
         }
         self.received += events;
-        self.executed += requests;
+        self.received_lone += lone;
         self.received_in += now.saturating_sub(self.received_at).min(IDLE_MIN);
         self.received_at = now;
         // What piled up while the machine was away says little.
@@ -124,18 +145,22 @@ impl Pace {
 
     /// How to wait, at most `time` for more events after the first, on a core that was on its CPU for the part `load`
     /// of the last milliseconds. Where a core has time to spare, nearly every request wakes it, gathered or not: its
-    /// clients would wait for nothing.
+    /// clients would wait for nothing, unless they are busy themselves.
     pub fn gather(&mut self, time: Duration, load: f32, connections: usize) -> Option<Gather> {
+        // Half of the connections may have nothing to send because they have just been answered.
+        let most = (GATHER_EVENTS_MAX as usize).min(connections / 2);
+        if most < GATHER_EVENTS_MIN || time.is_zero() {
+            self.few_since.get_or_insert(self.last_work);
+            self.begin_term(None, LOOK_TERM);
+            return None;
+        }
+        if self.few_since.take().is_some_and(|since| self.last_work.saturating_sub(since) >= FEW_MIN) {
+            self.gain.forget();
+        }
         if self.last_work >= self.decided_until {
             self.decide(load);
         }
-        // Half of the connections may have nothing to send because they have just been answered.
-        let most = (GATHER_EVENTS_MAX as usize).min(connections / 2);
-        if most < GATHER_EVENTS_MIN {
-            self.gain.forget();
-            return None;
-        }
-        let reason = self.gathers.filter(|_| !time.is_zero())?;
+        let reason = self.gathers?;
         let time = if reason == Reason::Busy { time.min(BUSY_WAIT_MAX) } else { time };
         // Twice what came last time: the wait grows with the load, and ends by its time.
         Some(Gather { events: ((self.events * 2.0) as usize).clamp(GATHER_EVENTS_MIN, most), time })
@@ -143,47 +168,50 @@ impl Pace {
 
     /// Decides anew whether to gather, at the end of a term.
     fn decide(&mut self, load: f32) {
-        let (time, now) = (self.received_in, self.last_work);
+        let time = self.received_in;
         let rate = if time.is_zero() { 0.0 } else { self.received as f32 / time.as_secs_f32() };
-        let gathered = self.gathers.take();
-        if gathered.is_some() {
+        if self.gathers.is_some() {
             // What gathering finds together is no crowd.
             self.events = 1.0;
         }
-        let term = match gathered {
+        let (gathers, term) = match self.gathers {
             Some(Reason::Busy) => {
                 self.proven = rate >= self.rate_without * GATHERED_MIN;
                 self.setbacks = if self.proven { 0 } else { (self.setbacks + 1).min(SETBACKS_MAX) };
-                LOOK_TERM * (1 << self.setbacks)
+                (None, LOOK_TERM * (1 << self.setbacks))
             }
-            Some(Reason::Gain) => self.gain.after_with(self.executed, time, now),
+            Some(Reason::Gain) => (None, self.gain.after_with(self.executed, time, self.last_work)),
             None => self.decide_after_look(rate, load),
         };
-        self.decided_until = now + term;
-        (self.received, self.executed, self.received_in) = (0, 0, Duration::ZERO);
+        self.begin_term(gathers, term);
     }
 
-    /// The same at the end of one without: sets why to gather, and answers for how long.
-    fn decide_after_look(&mut self, rate: f32, load: f32) -> Duration {
+    /// The same at the end of one without.
+    fn decide_after_look(&mut self, rate: f32, load: f32) -> (Option<Reason>, Duration) {
         let first = self.rate_without == 0.0;
         self.rate_without += (rate - self.rate_without) * if first { 1.0 } else { NEWEST_TERM };
         let enough = if self.proven { GATHER_LOAD_KEPT } else { GATHER_LOAD_MIN };
-        let is_busy = load >= enough || self.events >= CROWD;
+        // A core may be busy with what other cores ask it: there is nothing to gather then.
+        let is_busy = self.received > 0 && (load >= enough || self.events >= CROWD);
         self.proven &= is_busy;
         if is_busy {
-            self.gathers = Some(Reason::Busy);
-            return if self.proven { GATHER_TERM } else { TRIAL_TERM };
+            return (Some(Reason::Busy), if self.proven { GATHER_TERM } else { TRIAL_TERM });
         }
-        if load < GAIN_LOAD_MIN || self.executed < self.received as u64 * GAIN_DEPTH_MIN {
-            return LOOK_TERM;
-        }
-        match self.gain.after_without(self.executed, self.received_in, self.last_work) {
-            Some(term) => {
-                self.gathers = Some(Reason::Gain);
-                term
-            }
-            None => LOOK_TERM,
-        }
+        let have_pipelines = self.received >= RECEIVES_MIN
+            && self.executed >= self.received as u64 * GAIN_DEPTH_MIN
+            && self.received_lone * LONE_PART <= self.received;
+        let gained = if load >= GAIN_LOAD_MIN && have_pipelines {
+            self.gain.after_without(self.executed, self.received_in, self.last_work)
+        } else {
+            None
+        };
+        gained.map_or((None, LOOK_TERM), |term| (Some(Reason::Gain), term))
+    }
+
+    fn begin_term(&mut self, gathers: Option<Reason>, term: Duration) {
+        self.gathers = gathers;
+        self.decided_until = self.last_work + term;
+        (self.received, self.received_lone, self.executed, self.received_in) = (0, 0, 0, Duration::ZERO);
     }
 }
 
@@ -215,7 +243,9 @@ mod tests {
             for _ in 0..turns {
                 self.now += Duration::from_micros(100);
                 let events = if self.pace.gathers.is_some() { gathered } else { events };
-                self.pace.note(true, (events, events as u64 * self.depth), self.now);
+                let lone = if self.depth == 1 { events } else { 0 };
+                let came_in = CameIn { receives: events, lone, requests: events as u64 * self.depth };
+                self.pace.note(true, came_in, self.now);
                 count += usize::from(self.pace.gather(MOST, load, 50).is_some());
             }
             count
@@ -232,6 +262,60 @@ mod tests {
         }
         // Those who send requests one by one are never asked.
         assert_eq!(Trial::default().pass(20_000, (2, 3), 0.4), 0);
+    }
+
+    #[test]
+    fn clients_beside_pipelines_are_not_made_to_wait() {
+        let mut trial = Trial { depth: 32, ..Trial::default() };
+        let mut gathered = 0;
+        for _ in 0..20_000 {
+            // One in nine sends a single request.
+            gathered += trial.pass(4, (2, 3), 0.4);
+            trial.depth = 1;
+            gathered += trial.pass(1, (1, 1), 0.4);
+            trial.depth = 32;
+        }
+        assert_eq!(gathered, 0);
+    }
+
+    #[test]
+    fn a_core_that_works_for_others_has_nothing_to_gather() {
+        for load in [0.5, 0.9] {
+            let mut trial = Trial { depth: 16, ..Trial::default() };
+            assert_eq!(trial.pass(100_000, (0, 0), load), 0);
+            // And is not confused by it.
+            trial.pass(20_000, (2, 3), 0.4);
+            assert!(trial.pass(10_000, (2, 3), 0.4) > 7000);
+        }
+    }
+
+    #[test]
+    fn other_clients_are_asked_anew_and_a_reconnect_is_no_other_client() {
+        let few_for = |time: Duration| {
+            let mut trial = Trial { depth: 16, ..Trial::default() };
+            // They do not send more.
+            trial.pass(100_000, (2, 2), 0.4);
+            assert_eq!(trial.pass(1000, (2, 2), 0.4), 0, "it rests");
+            assert!(trial.pace.gather(MOST, 0.4, 3).is_none());
+            trial.now += time;
+            trial.pass(2000, (2, 2), 0.4)
+        };
+        assert_eq!(few_for(Duration::from_millis(5)), 0);
+        assert!(few_for(Duration::from_secs(1)) > 500);
+    }
+
+    #[test]
+    fn a_core_that_must_not_gather_finds_nothing_out() {
+        for (time, connections) in [(Duration::ZERO, 50), (MOST, 3)] {
+            let mut trial = Trial { depth: 16, ..Trial::default() };
+            for _ in 0..50_000 {
+                trial.now += Duration::from_micros(100);
+                trial.pace.note(true, CameIn { receives: 2, lone: 0, requests: 32 }, trial.now);
+                assert!(trial.pace.gather(time, 0.4, connections).is_none());
+            }
+            assert_eq!(format!("{:?}", trial.pace.gain), format!("{:?}", Gain::default()));
+            assert_eq!(trial.pass(49, (2, 2), 0.4), 0, "a look comes first");
+        }
     }
 
     #[test]

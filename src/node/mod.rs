@@ -622,7 +622,7 @@ impl Node {
         true
     }
 
-    /// Requests executed, for clients of this core and for other cores.
+    /// Requests executed, for clients of this core and for other cores, and what takes as long as one.
     #[inline]
     pub fn executed(&self) -> u64 {
         self.executed

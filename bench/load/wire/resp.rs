@@ -102,8 +102,8 @@ fn head(marker: u8, len: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(CRLF);
 }
 
-/// The value that `input` begins with, of less than 1,000 bytes and whole, and how long its reply is. Not a result of more
-/// cases, which would be written to memory and read again.
+/// The value that `input` begins with, of less than 1,000 bytes and whole, and how long its reply is. Inlined, the answer
+/// stays in registers, where one of more cases is written to memory and read again.
 #[inline]
 pub(super) fn short_value(input: &[u8]) -> Option<(&[u8], usize)> {
     let digit = |byte: u8| usize::from(byte - b'0');

@@ -146,9 +146,10 @@ section! {
         /// How long "adaptive" polls before it sleeps. At most 1s.
         spin: Span = Span(Duration::from_micros(20)),
         /// How long a core that sleeps between requests waits to serve some of them together: fewer wake-ups, and so much
-        /// more latency at the most. It waits up to 75us while it is on its CPU for three quarters of the time without, or finds
-        /// requests of several connections whenever it looks. It waits for all of it if clients with pipelines send more because
-        /// of that, which it tries now and then. "0s" for never; "busy" never does. Needs Linux 6.12. At most 1ms.
+        /// more latency at the most. It waits for 75us of it at most while it is on its CPU for three quarters of the time without,
+        /// or finds requests of several connections whenever it looks. Less busy, it waits for all of it where clients with
+        /// pipelines send more because of that, which it tries now and then. "0s" for never; "busy" never does. Needs Linux 6.12.
+        /// At most 1ms.
         gather: Span = Span(Duration::from_micros(200)),
         /// A key with at least this part of its core's load, of which clients of other cores ask too, is answered by those cores
         /// as well, from copies that a write revokes before it is acknowledged. It spares the core that owns the key: a

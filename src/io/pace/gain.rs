@@ -16,15 +16,28 @@ use std::time::Duration;
 /// How long terms are, without gathering and with it.
 const TERM: Duration = Duration::from_millis(10);
 const TERM_KEPT: Duration = Duration::from_millis(40);
-/// After so many pairs of terms they are compared. Above the one factor clients send more, below the other they do not, and
-/// in between nothing is known yet.
-const GAINS: [(u32, f32, f32); 3] = [(25, 1.06, 1.0), (50, 1.04, 1.01), (100, 1.02, 1.02)];
-/// A core that gathers is asked again after so many, and goes on above this factor.
+/// When terms are compared, and what follows. The last verdict leaves nothing open.
+const VERDICTS: [Verdict; 3] = [
+    Verdict { pairs: 25, more: 1.06, as_many: 1.0 },
+    Verdict { pairs: 50, more: 1.04, as_many: 1.01 },
+    Verdict { pairs: 100, more: 1.02, as_many: 1.02 },
+];
+/// A core that gathers is asked again after so many pairs, and goes on from this factor on.
 const PAIRS_KEPT: u32 = 50;
 const GAIN_KEPT: f32 = 1.01;
+/// What was found out so long ago, without a term since, is about other clients.
+const STALE: Duration = Duration::from_secs(10);
 /// How long it does not try after that was not so, and how often in a row that doubles: to 16 minutes.
 const REST: Duration = Duration::from_secs(30);
 const RESTS_MAX: u32 = 5;
+
+/// After so many pairs of terms: from the factor `more` on clients send more, below `as_many` they do not, and in between
+/// that is not known yet.
+struct Verdict {
+    pairs: u32,
+    more: f32,
+    as_many: f32,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
@@ -52,7 +65,7 @@ impl Tally {
     }
 
     fn rate(&self) -> f32 {
-        self.requests / self.seconds.max(f32::MIN_POSITIVE)
+        if self.seconds > 0.0 { self.requests / self.seconds } else { 0.0 }
     }
 }
 
@@ -63,16 +76,19 @@ pub struct Gain {
     with: Tally,
     without: Tally,
     rests: u32,
+    /// When it was last told of a term.
+    told: Duration,
 }
 
 impl Gain {
     /// Takes note of a term without gathering in which so many requests were executed, `time` long. Answers how long to gather
     /// now, if the core is to.
     pub fn after_without(&mut self, requests: u64, time: Duration, now: Duration) -> Option<Duration> {
+        let is_stale = now.saturating_sub(std::mem::replace(&mut self.told, now)) >= STALE;
         match self.state {
             State::Resting { until } if now < until => return None,
-            State::Resting { .. } => self.begin(State::Comparing),
-            State::Comparing | State::Kept => self.without.add(requests, time),
+            State::Comparing | State::Kept if !is_stale => self.without.add(requests, time),
+            _ => self.begin(State::Comparing),
         }
         Some(if self.state == State::Kept { TERM_KEPT } else { TERM })
     }
@@ -80,17 +96,14 @@ impl Gain {
     /// The same of a term with gathering. Answers how long to work without now.
     pub fn after_with(&mut self, requests: u64, time: Duration, now: Duration) -> Duration {
         self.with.add(requests, time);
-        let pairs = self.without.terms;
-        let gain = self.with.rate() / self.without.rate();
+        let (pairs, without) = (self.without.terms, self.without.rate());
+        // Nothing came without: whatever that is, it is not clients who send more.
+        let gain = if without > 0.0 { self.with.rate() / without } else { 0.0 };
         match self.state {
-            State::Kept if pairs >= PAIRS_KEPT && gain >= GAIN_KEPT => self.begin(State::Kept),
-            State::Kept if pairs >= PAIRS_KEPT => self.rest(now),
-            State::Comparing => match GAINS.iter().find(|&&(enough, ..)| pairs == enough) {
-                Some(&(_, more, _)) if gain >= more => {
-                    self.rests = 0;
-                    self.begin(State::Kept);
-                }
-                Some(&(_, _, as_many)) if gain < as_many => self.rest(now),
+            State::Kept if pairs >= PAIRS_KEPT => self.conclude(gain >= GAIN_KEPT, now),
+            State::Comparing => match VERDICTS.iter().find(|verdict| verdict.pairs == pairs) {
+                Some(verdict) if gain >= verdict.more => self.conclude(true, now),
+                Some(verdict) if gain < verdict.as_many => self.conclude(false, now),
                 _ => {}
             },
             State::Kept | State::Resting { .. } => {}
@@ -98,21 +111,23 @@ impl Gain {
         TERM
     }
 
-    /// The clients are gone: those that come may be others.
+    /// Other clients may have come: what was found out about those before need not hold for them.
     pub fn forget(&mut self) {
-        if matches!(self.state, State::Resting { .. }) {
+        self.rests = 0;
+        self.begin(State::Comparing);
+    }
+
+    fn conclude(&mut self, gains: bool, now: Duration) {
+        if gains {
             self.rests = 0;
-            self.begin(State::Comparing);
+            return self.begin(State::Kept);
         }
+        self.begin(State::Resting { until: now + REST * (1 << self.rests) });
+        self.rests = (self.rests + 1).min(RESTS_MAX);
     }
 
     fn begin(&mut self, state: State) {
         (self.state, self.with, self.without) = (state, Tally::default(), Tally::default());
-    }
-
-    fn rest(&mut self, now: Duration) {
-        self.begin(State::Resting { until: now + REST * (1 << self.rests) });
-        self.rests = (self.rests + 1).min(RESTS_MAX);
     }
 }
 
@@ -174,5 +189,49 @@ mod tests {
         pass(&mut gain, &mut now, Duration::from_secs(2), 1.08, &mut rng);
         let part = pass(&mut gain, &mut now, Duration::from_secs(10), 1.08, &mut rng);
         assert!(part > 0.7, "{part}");
+    }
+
+    #[test]
+    fn a_rest_ends_and_the_next_is_twice_as_long() {
+        let (mut gain, mut now, mut rng) = (Gain::default(), Duration::ZERO, Rng::new(3));
+        let mut tried = Vec::new();
+        while now < Duration::from_secs(3700) {
+            let begin = now;
+            if pass(&mut gain, &mut now, TERM, 0.9, &mut rng) > 0.0 {
+                tried.push(begin);
+            }
+        }
+        let pauses = tried.windows(2).map(|two| (two[1] - two[0]).as_secs()).filter(|&pause| pause > 1);
+        assert_eq!(pauses.collect::<Vec<_>>(), [30, 60, 120, 240, 480, 960, 960]);
+        // Those who send more from then on wait for the end of one, and no longer.
+        pass(&mut gain, &mut now, Duration::from_secs(970), 1.08, &mut rng);
+        let part = pass(&mut gain, &mut now, Duration::from_secs(10), 1.08, &mut rng);
+        assert!(part > 0.7, "{part}");
+    }
+
+    #[test]
+    fn what_was_found_out_long_ago_is_found_out_anew() {
+        let (mut gain, mut now, mut rng) = (Gain::default(), Duration::ZERO, Rng::new(4));
+        pass(&mut gain, &mut now, Duration::from_secs(30), 1.08, &mut rng);
+        assert_eq!(gain.state, State::Kept);
+        now += STALE;
+        assert_eq!(gain.after_without(1, TERM, now), Some(TERM));
+        assert_eq!((gain.state, gain.with.terms, gain.without.terms), (State::Comparing, 0, 0));
+    }
+
+    #[test]
+    fn where_nothing_comes_nothing_is_gained() {
+        for with in [0, 1] {
+            let (mut gain, mut now) = (Gain::default(), Duration::ZERO);
+            let mut tried = 0;
+            for _ in 0..1000 {
+                now += TERM;
+                if gain.after_without(0, Duration::ZERO, now).is_some() {
+                    tried += 1;
+                    gain.after_with(with, TERM, now);
+                }
+            }
+            assert_eq!(tried, 25, "{with}");
+        }
     }
 }

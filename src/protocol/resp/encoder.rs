@@ -108,7 +108,7 @@ impl<'a> Encoder<'a> {
         self.out.truncate(end);
     }
 
-    #[cold]
+    #[inline(never)]
     fn long_head(&mut self, kind: u8, n: u64) {
         let mut digits = [0u8; 20];
         let len = write_decimal(&mut digits, n);
